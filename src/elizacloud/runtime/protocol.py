@@ -1,0 +1,112 @@
+"""The interface of every runtime: what an instance is made of, what can be observed of it, what can be done to it.
+
+Look before you act: every call is idempotent and safe to repeat after a crash of the caller. Every outside object carries
+the labels, so that what a crash left behind can be found by `list`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from elizacloud.model import AgentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Whose instance it is. Two installations on one host never touch each other's."""
+
+    installation_id: str
+    agent_id: str
+    generation: int
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """What to create. `state volume` is named by agent and generation and outlives runs."""
+
+    labels: Labels
+    hostname: str
+    join_url: str
+    """Where its tailscaled logs in: Headscale's advertised URL."""
+    report_url: str | None
+    """Where it reports its address; the path is /containers/{agent id}/networking."""
+    agent: AgentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSecrets:
+    """Handed over at the start, never by argv and never kept by the runtime in clear where `inspect` would show it."""
+
+    preauth_key: SecretStr | None
+    """None when the state volume already holds a node identity."""
+    agent_token: SecretStr
+    join_token: SecretStr
+    busy_token: SecretStr
+
+
+class Phase(StrEnum):
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+EXIT_KEY_DEAD = 78
+"""Exit code of an instance whose pre-auth key was refused: ask for a re-key (EX_CONFIG of sysexits.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance as the runtime sees it now. `ref` is how to name it in the other calls."""
+
+    ref: str
+    labels: Labels
+    phase: Phase
+    exit_code: int | None = None
+    reason: str = ""
+    started_at: datetime | None = None
+
+
+class Runtime(Protocol):
+    """All calls raise RuntimeUnavailable when the runtime does not answer and RuntimeRefused when it says no."""
+
+    kind: str
+    isolates: bool
+    """False when instances can reach each other's files; then a second owner is refused."""
+
+    async def create(self, spec: InstanceSpec) -> str:
+        """Make the instance and its state volume, not started; return its ref. Repeating it returns the same ref."""
+
+    async def start(self, ref: str, secrets: InstanceSecrets) -> None:
+        """Start it; a no-op when it runs already. It joins the tailnet by itself. NotFound if there is none."""
+
+    async def pause(self, ref: str) -> None:
+        """Freeze it; its memory stays. A no-op when paused."""
+
+    async def resume(self, ref: str) -> None:
+        """Undo `pause`; a no-op when running."""
+
+    async def stop(self, ref: str, *, grace_seconds: float) -> None:
+        """End it, politely and then not; state volume kept. A no-op when it does not run or does not exist."""
+
+    async def remove(self, ref: str, *, volume: bool) -> None:
+        """Stop it if needed and remove it, and with `volume` its state for good. A no-op when absent."""
+
+    async def inspect(self, ref: str) -> Instance | None:
+        """What it is now; None only when the runtime says that there is none."""
+
+    async def list(self, installation_id: str) -> list[Instance]:
+        """All instances of this installation, found by label."""
+
+    def logs(self, ref: str, *, tail: int, follow: bool) -> AsyncIterator[str]:
+        """Lines of output, oldest first, without newline; the last `tail` ones, then new ones for ever with `follow`."""
+
+    def watch(self) -> AsyncIterator[Instance]:
+        """Every change of phase from now on. May miss some when the runtime restarts: a hint beside `list`."""
