@@ -114,7 +114,7 @@ class Settings(BaseSettings):
 
     headscale: str = Field(
         "auto",
-        description="auto (Headscale if it can be had, else devcontrol), devcontrol, a headscale binary's path, or a URL.",
+        description="auto (Headscale if it can be had, else devcontrol), devcontrol, a binary's path, or a URL.",
     )
     headscale_api_url: HeadscaleUrl | None = Field(None, description="Where the control plane reaches Headscale's API.")
     headscale_api_key: Secret | None = Field(None, description="Headscale's API key; file:/path is accepted.")

@@ -1,7 +1,7 @@
 """What we need of a Headscale, whatever its version. Ids are strings; every call is bounded in time.
 
-Every call costs the server a bcrypt (hscontrol/db/api_key.go, v0.29.2): prefer `get_node` to `list_nodes`, and never poll
-fast. An error is never turned into an empty list: "Headscale is down" and "there are no nodes" are different facts.
+Every call costs the server a bcrypt (hscontrol/db/api_key.go, v0.29.2): prefer `get_node` to `list_nodes`, and never
+poll fast. An error is never turned into an empty list: "Headscale is down" and "no nodes" are different facts.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Node:
 
 
 class Headscale(Protocol):
-    """Raises HeadscaleUnavailable (no answer, 5xx without a reason, stalled) or HeadscaleRefused (wrong key, bad input)."""
+    """Raises HeadscaleUnavailable (no answer, 5xx without a reason) or HeadscaleRefused (wrong key, bad input)."""
 
     async def health(self) -> None:
         """Return when the server and its database answer."""

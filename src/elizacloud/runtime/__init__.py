@@ -1,1 +1,1 @@
-"""Where instances run. `Runtime` is the interface; one file (or folder) an implementation, one contract suite for all."""
+"""Where instances run. `Runtime` is the interface: one folder an implementation, one contract suite for all."""

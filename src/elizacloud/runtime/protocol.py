@@ -1,7 +1,7 @@
 """The interface of every runtime: what an instance is made of, what can be observed of it, what can be done to it.
 
-Look before you act: every call is idempotent and safe to repeat after a crash of the caller. Every outside object carries
-the labels, so that what a crash left behind can be found by `list`.
+Look before you act: every call is idempotent and safe to repeat after a crash of the caller. Every outside object
+carries the labels, so that what a crash left behind can be found by `list`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Runtime(Protocol):
         """All instances of this installation, found by label."""
 
     def logs(self, ref: str, *, tail: int, follow: bool) -> AsyncIterator[str]:
-        """Lines of output, oldest first, without newline; the last `tail` ones, then new ones for ever with `follow`."""
+        """Lines of output without newline: the last `tail` ones, oldest first, then with `follow` new ones for ever."""
 
     def watch(self) -> AsyncIterator[Instance]:
         """Every change of phase from now on. May miss some when the runtime restarts: a hint beside `list`."""
