@@ -1,0 +1,50 @@
+# `make` lists the targets. Everything needs only Python 3.11, make, git and the package registries.
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test check fix docs bench clean
+
+UV_VERSION := 0.13.8
+UV := .tools/bin/uv
+RUN := $(UV) run --frozen
+export UV_PYTHON_DOWNLOADS := never
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(UV):
+	@echo "installing uv $(UV_VERSION) into .tools"
+	@python3 -m venv .tools && .tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.installed: $(UV) uv.lock pyproject.toml
+	@echo "installing the locked dependencies into .venv"
+	@$(UV) sync --frozen --quiet --all-groups && touch $@
+
+install: .venv/.installed  ## Install uv and the locked dependencies, here only
+
+demo: .venv/.installed  ## Create an agent on a real tailnet, talk to it through the relay, delete it
+	@$(RUN) python -m scripts.demo
+
+up: .venv/.installed  ## Run the whole cloud on this machine
+	@$(RUN) elizacloud up
+
+test: .venv/.installed  ## Every test; real tailscaled and WireGuard in the end-to-end part
+	@$(RUN) pytest
+
+check: .venv/.installed  ## Format, lint, types, layers, docs
+	@$(RUN) ruff format --check src tests scripts bench
+	@$(RUN) ruff check src tests scripts bench
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+	@$(RUN) python -m scripts.docs --check
+
+fix: .venv/.installed  ## Format, and repair what lint can repair
+	@$(RUN) ruff check --fix src tests scripts bench
+	@$(RUN) ruff format src tests scripts bench
+
+docs: .venv/.installed  ## Write the generated pages of docs/
+	@$(RUN) python -m scripts.docs
+
+bench: .venv/.installed  ## Measure, as ratios in one run
+	@$(RUN) python -m bench
+
+clean:  ## Remove what was installed and built here
+	rm -rf .venv .tools dist .mypy_cache .ruff_cache
