@@ -80,28 +80,34 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The step that is due in a state, where it leads, and the longest it may take."""
+    """The step that is due in a state, where it leads, and the longest it may take.
+
+    `via` is the state that is saved before the step acts, so that a crash in the middle is seen and the step repeated.
+    """
 
     step: Step
     then: State
     within_seconds: float
+    via: State | None = None
 
 
+_STOP = Due(Step.STOP, State.STOPPED, 60, via=State.STOPPING)
+_PAUSE = Due(Step.PAUSE, State.PAUSED, 30, via=State.PAUSING)
+_DELETE = Due(Step.DELETE, State.TOMBSTONE, 60, via=State.DELETING)
 _RUN = {
     State.REQUESTED: Due(Step.MINT_KEY, State.KEYED, 30),
     State.KEYED: Due(Step.START, State.STARTED, 60),
     State.STARTED: Due(Step.AWAIT_JOIN, State.JOINED, 60),
     State.JOINED: Due(Step.AWAIT_READY, State.READY, 120),
     State.PAUSED: Due(Step.RESUME, State.JOINED, 30),
-    State.STOPPING: Due(Step.STOP, State.STOPPED, 60),
+    State.STOPPING: _STOP,
     State.STOPPED: Due(Step.RESTART, State.STARTED, 60),
 }
-_STOP = Due(Step.STOP, State.STOPPED, 60)
+
 
 NEXT: dict[Wanted, dict[State, Due]] = {
     Wanted.RUNNING: _RUN | {State.PAUSING: Due(Step.RESUME, State.READY, 30)},
-    Wanted.PAUSED: _RUN
-    | {State.READY: Due(Step.PAUSE, State.PAUSED, 30), State.PAUSING: Due(Step.PAUSE, State.PAUSED, 30)},
+    Wanted.PAUSED: _RUN | {State.READY: _PAUSE, State.PAUSING: _PAUSE},
     Wanted.STOPPED: dict.fromkeys(
         (
             State.REQUESTED,
@@ -115,9 +121,7 @@ NEXT: dict[Wanted, dict[State, Due]] = {
         ),
         _STOP,
     ),
-    Wanted.DELETED: {
-        state: Due(Step.DELETE, State.TOMBSTONE, 60) for state in State if state not in (State.TOMBSTONE, State.GONE)
-    }
+    Wanted.DELETED: {state: _DELETE for state in State if state not in (State.TOMBSTONE, State.GONE)}
     | {State.TOMBSTONE: Due(Step.CONFIRM_GONE, State.GONE, 60)},
 }
 NEXT[Wanted.PAUSED].pop(State.PAUSED)
