@@ -1,0 +1,55 @@
+"""Tokens: their shape, the header they come in, and that their value does not show."""
+
+import pytest
+from pydantic import SecretStr
+
+from elizacloud.auth.tokens import is_token, mint_api_token, mint_secret, parse_bearer, token_sha256
+from elizacloud.errors import Unauthenticated
+
+
+def test_a_minted_token_names_its_id_and_is_found_by_its_hash() -> None:
+    minted = mint_api_token()
+    value = minted.value.get_secret_value()
+    assert value.startswith(f"ec_{minted.id}_")
+    assert token_sha256(value) == minted.sha256
+    assert len(value.rpartition("_")[2]) == 43
+    assert value not in repr(minted)
+
+
+def test_no_two_tokens_are_the_same() -> None:
+    assert len({mint_api_token().sha256 for _ in range(100)}) == 100
+
+
+def test_the_value_of_a_header_comes_back() -> None:
+    value = mint_api_token().value.get_secret_value()
+    for header in (f"Bearer {value}", f"bearer {value}", f"BEARER   {value} "):
+        assert parse_bearer(header).get_secret_value() == value
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (None, "no_credential"),
+        ("", "no_credential"),
+        ("  ", "no_credential"),
+        ("Basic dTpw", "malformed_credential"),
+        ("Bearer", "malformed_credential"),
+        ("Bearer ", "malformed_credential"),
+        ("Bearer two parts", "malformed_credential"),
+        ("Bearer ümlaut", "malformed_credential"),
+        ("Bearer " + "a" * 513, "malformed_credential"),
+        ("Bearer a\r\nX: y", "malformed_credential"),
+    ],
+)
+def test_a_header_without_a_bearer_token_is_refused(header: str | None, reason: str) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        parse_bearer(header)
+    assert caught.value.reason == reason
+    assert "a" * 20 not in str(caught.value)
+
+
+def test_is_token_compares_with_the_stored_hash() -> None:
+    secret = mint_secret("ecj_")
+    assert is_token(secret, token_sha256(secret))
+    assert not is_token(SecretStr("ecj_other"), token_sha256(secret))
+    assert not is_token(secret, None)
