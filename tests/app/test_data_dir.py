@@ -1,0 +1,96 @@
+"""The data dir: private, held by one, kept as it is when it cannot be used."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from elizacloud.app.data_dir import DataDir, open_data_dir
+from elizacloud.errors import Conflict, Misconfigured
+from elizacloud.settings import Settings
+
+
+def opened(path: Path) -> DataDir:
+    return open_data_dir(Settings(data_dir=path))
+
+
+def test_the_first_start_makes_it_private_and_the_second_finds_the_same(tmp_path: Path) -> None:
+    first = opened(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    second = opened(tmp_path / "a" / "b")
+    assert first == second
+    settings = Settings(data_dir=first.path)
+    assert first.secret_key(settings).get_secret_value() == second.secret_key(settings).get_secret_value()
+    assert first.operator_token(settings).get_secret_value() == second.operator_token(settings).get_secret_value()
+    assert (first.path / "secret.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_two_installations_differ(tmp_path: Path) -> None:
+    assert opened(tmp_path / "a").installation_id != opened(tmp_path / "b").installation_id
+
+
+def test_a_directory_that_others_may_read_is_closed_to_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    opened(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_holder_is_refused_also_from_another_process(tmp_path: Path) -> None:
+    descriptor = opened(tmp_path).lock("up", "elizacloud up")
+    code = (
+        "import sys; from pathlib import Path; from elizacloud.settings import Settings\n"
+        "from elizacloud.app.data_dir import open_data_dir\n"
+        "open_data_dir(Settings(data_dir=Path(sys.argv[1]))).lock('up', 'elizacloud up')"
+    )
+    other = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert other.returncode == 1
+    assert "another elizacloud up holds it" in other.stderr
+    with pytest.raises(Conflict):
+        opened(tmp_path).lock("up", "elizacloud up")
+    os.close(descriptor)
+    os.close(opened(tmp_path).lock("up", "elizacloud up"))
+
+
+def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
+    content = json.dumps({"format": 99, "installationId": "x"})
+    (tmp_path / "installation.json").write_text(content)
+    with pytest.raises(Misconfigured, match="made by a newer version"):
+        opened(tmp_path)
+    assert (tmp_path / "installation.json").read_text() == content
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": "x", "installationId": "y"}'])
+def test_a_half_written_one_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "installation.json").write_text(content)
+    with pytest.raises(Misconfigured, match="cannot use the data dir"):
+        opened(tmp_path)
+
+
+def test_a_database_without_its_installation_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store.db").touch()
+    with pytest.raises(Misconfigured, match=r"has a database but no installation\.json"):
+        opened(tmp_path)
+
+
+def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Misconfigured, match="cannot use the directory"):
+        opened(tmp_path / "file")
+
+
+def test_sockets_fit_however_deep_it_lies(tmp_path: Path) -> None:
+    deep = opened(tmp_path / ("d" * 100) / ("e" * 100))
+    assert len(os.fsencode(deep.sockets)) < 60
+    assert deep.sockets.stat().st_mode & 0o777 == 0o700
+    assert deep.sockets == opened(deep.path).sockets
+    deep.sockets.rmdir()
+
+
+def test_a_given_secret_wins_over_the_kept_one(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, operator_token=SecretStr("given"))
+    assert open_data_dir(settings).operator_token(settings).get_secret_value() == "given"
+    assert not (tmp_path / "operator.token").exists()
