@@ -73,8 +73,8 @@ def error_codes() -> dict[str, tuple[str, int]]:
 def errors_page() -> str:
     rows = [f"| `{code}` | {status} | {name} |" for code, (name, status) in sorted(error_codes().items())]
     return (
-        f"{GENERATED}# Errors\n\nEvery error is `application/problem+json` (RFC 9457) with a stable `code`; `detail` is a sentence "
-        "that says what cannot be done, why, and what to do.\n\n| code | status | class |\n| --- | --- | --- |\n"
+        f"{GENERATED}# Errors\n\nEvery error is `application/problem+json` (RFC 9457) with a stable `code`; `detail` is a "
+        "sentence that says what cannot be done, why, and what to do.\n\n| code | status | class |\n| --- | --- | --- |\n"
         + "\n".join(rows)
         + "\n"
     )
