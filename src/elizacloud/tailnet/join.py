@@ -1,0 +1,128 @@
+"""Log a tailscaled in by its LocalAPI, as `tailscale up` does, and tell a dead pre-auth key from an unreachable server.
+
+Reconnect first: a state directory that holds a node needs no key, so a key is only used when tailscaled asks for a login.
+What `up` does is in cmd/tailscale/cli/up.go (runUp): watch the bus, `start` with whole preferences, `login-interactive`
+when there is no node key yet, wait for Running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from elizacloud.errors import Refused, TailnetUnavailable
+from elizacloud.tailnet.bus import WATCH_LOGIN, State, login_error_of, state_of
+from elizacloud.tailnet.localapi import LocalApi
+
+# "invalid pre auth key", "authkey expired", "authkey already used", "invalid authkey" (hscontrol/auth.go and
+# hscontrol/types/preauth_key.go, v0.27 to v0.29); the words may come in either order in another server.
+_KEY = r"(?:pre[- ]?)?auth[- ]?key"
+_BAD = r"(?:invalid|unknown|expired|already (?:been )?used|not found|revoked)"
+_KEY_REFUSED = re.compile(rf"{_BAD}.{{0,20}}{_KEY}|{_KEY}.{{0,20}}{_BAD}", re.IGNORECASE)
+
+
+class KeyRefused(Refused):
+    """The server will never let this node in with the key it has: it needs a new one."""
+
+    code = "key_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinPrefs:
+    """The preferences of a node of ours. Routes and DNS of the tailnet are never accepted, tags come from the key only."""
+
+    join_url: str
+    hostname: str
+    shields_up: bool = False
+    """No connection comes in from the tailnet: for a relay."""
+
+    def as_json(self) -> Mapping[str, Any]:
+        """ipn.Prefs; what is left out is false or empty."""
+        return {
+            "ControlURL": self.join_url,
+            "Hostname": self.hostname,
+            "WantRunning": True,
+            "ShieldsUp": self.shields_up,
+            "RouteAll": False,
+            "CorpDNS": False,
+            "NetfilterMode": 0,
+            "NoStatefulFiltering": True,
+            "AutoUpdate": {"Check": False, "Apply": False},
+        }
+
+    def in_force(self, prefs: Mapping[str, Any]) -> bool:
+        return all(prefs.get(name, False) == self.as_json()[name] for name in _COMPARED)
+
+
+_COMPARED = ("ControlURL", "Hostname", "WantRunning", "ShieldsUp", "RouteAll", "CorpDNS")
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """This node, on the tailnet. `node_id` is Headscale's."""
+
+    node_id: str
+    ips: tuple[str, ...]
+
+    @property
+    def ipv4(self) -> str | None:
+        return next((ip for ip in self.ips if ":" not in ip), None)
+
+
+async def join(api: LocalApi, prefs: JoinPrefs, auth_key: SecretStr | None, *, within_seconds: float) -> Joined:
+    """Return when tailscaled is on the tailnet with these preferences; harmless when it is already.
+
+    Raises KeyRefused when the key is dead or there is none and one is needed, TailnetUnavailable when tailscaled or the
+    server did not answer in time (its own retries go on, so a later call may find it joined).
+    """
+    attempt = _Attempt(api, prefs, auth_key)
+    try:
+        async with asyncio.timeout(within_seconds):
+            await api.until_listening()
+            await attempt.until_running()
+            status = await api.status()
+    except TimeoutError as error:
+        why = attempt.last_error or f"{prefs.join_url} did not answer"
+        raise TailnetUnavailable(f"cannot join the tailnet in {within_seconds:g} s: {why}") from error
+    return Joined(status.node_id, status.ips)
+
+
+class _Attempt:
+    def __init__(self, api: LocalApi, prefs: JoinPrefs, auth_key: SecretStr | None) -> None:
+        self._api = api
+        self._prefs = prefs
+        self._auth_key = auth_key
+        self._key_used = False
+        self.last_error = ""
+
+    async def until_running(self) -> None:
+        status = await self._api.status()
+        if not status.has_node_key:
+            await self._log_in()
+        elif not self._prefs.in_force(await self._api.prefs()):
+            await self._api.start(prefs=self._prefs.as_json(), auth_key=None)
+        async with aclosing(self._api.watch(WATCH_LOGIN)) as events:
+            async for event in events:
+                if (text := login_error_of(event)) is not None:
+                    self.last_error = text
+                    if _KEY_REFUSED.search(text):
+                        raise KeyRefused(f"cannot join the tailnet: {text}; mint a new pre-auth key")
+                match state_of(event):
+                    case State.RUNNING:
+                        return
+                    case State.NEEDS_LOGIN if not self._key_used:
+                        await self._log_in()
+        raise TailnetUnavailable("cannot join the tailnet: tailscaled ended; look at its log")
+
+    async def _log_in(self) -> None:
+        if self._auth_key is None:
+            raise KeyRefused("cannot join the tailnet: there is no node identity and no pre-auth key; mint a new one")
+        self._key_used = True
+        await self._api.start(prefs=self._prefs.as_json(), auth_key=self._auth_key)
+        await self._api.login_interactive()

@@ -1,0 +1,91 @@
+"""The command line and environment of a userspace tailscaled, and the files it owns. Decides only; runtime/ and app/ run it.
+
+Userspace networking needs no privilege and no TUN device. Its SOCKS5 and HTTP proxies stay off: they would dial the
+host's own network. Logs are never uploaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket as sockets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from elizacloud.errors import Misconfigured
+
+UDP_PORT_FILE = "udp-port"
+SOCKET_PATH_LIMIT_BYTES = 107
+"""sun_path of unix(7), without its closing NUL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tailscaled:
+    """One tailscaled. `state_dir` holds its node identity; `socket` must lie in a directory that is 0700."""
+
+    binary: Path
+    state_dir: Path
+    socket: Path
+    join_url: str
+    udp_port: int
+    """Fixed for the life of a node: peers trust the old address for 6.5 s after a restart, and a handshake answer to a
+    dead port costs 5 s."""
+    memory_limit: str = ""
+    """GOMEMLIMIT, as "64MiB": less memory under bulk transfer for less throughput. Empty is no limit."""
+
+    def prepare(self) -> None:
+        """Make the directories, 0700. Raises Misconfigured when that cannot be done."""
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_LIMIT_BYTES:
+            raise Misconfigured(f"cannot use the socket path {self.socket}: over 107 bytes; use a shorter directory")
+        for directory in (self.state_dir, self.socket.parent):
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory.chmod(0o700)
+            except OSError as error:
+                raise Misconfigured(
+                    f"cannot prepare {directory}: {error.strerror}; check its owner and space"
+                ) from error
+        # One that was killed leaves its socket behind, and a client would take it for the new one's.
+        with contextlib.suppress(FileNotFoundError):
+            self.socket.unlink()
+
+    def argv(self) -> tuple[str, ...]:
+        return (
+            str(self.binary),
+            "--tun=userspace-networking",
+            f"--statedir={self.state_dir}",
+            f"--socket={self.socket}",
+            f"--port={self.udp_port}",
+            "--no-logs-no-support",
+        )
+
+    def environment(self) -> Mapping[str, str]:
+        """The whole environment: nothing of ours is inherited."""
+        chosen = {"PATH": os.defpath, "HOME": str(self.state_dir), "TS_NO_LOGS_NO_SUPPORT": "1"}
+        if self.memory_limit:
+            chosen["GOMEMLIMIT"] = self.memory_limit
+        if urlsplit(self.join_url).scheme == "http":
+            # A control server without TLS has its embedded DERP on the same plain port.
+            chosen["TS_DEBUG_USE_DERP_HTTP"] = "1"
+        return chosen
+
+
+def udp_port_of(state_dir: Path) -> int:
+    """The WireGuard port of the node in this directory: chosen at the first call, the same ever after."""
+    file = state_dir / UDP_PORT_FILE
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        port = int(file.read_text())
+        if 0 < port < 65536:
+            return port
+    port = _free_udp_port()
+    file.write_text(f"{port}\n")
+    return port
+
+
+def _free_udp_port() -> int:
+    with sockets.socket(sockets.AF_INET6, sockets.SOCK_DGRAM) as probe:
+        probe.setsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY, 0)
+        probe.bind(("::", 0))
+        return int(probe.getsockname()[1])
