@@ -1,0 +1,102 @@
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from elizacloud.relay.link.client import LinkClient
+from elizacloud.relay.link.messages import Activity
+from elizacloud.upstreams import PeerSeen, Probe, Upstream
+
+
+class Heard:
+    """A listener that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.peers: list[PeerSeen] = []
+        self.wakes: list[str] = []
+        self.activity: list[Activity] = []
+        self.any = asyncio.Event()
+
+    def peer_seen(self, peer: PeerSeen) -> None:
+        self.peers.append(peer)
+        self.any.set()
+
+    def wake(self, agent_id: str) -> None:
+        self.wakes.append(agent_id)
+        self.any.set()
+
+    def active(self, activity: Activity) -> None:
+        self.activity.append(activity)
+        self.any.set()
+
+
+class FakeWorker:
+    """A worker's answers to the link, decided by the test; `changes` counts what the table went through."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Condition()
+        self.changes = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.answer = Probe(200, True)
+        self.probed: list[Upstream] = []
+
+    async def probe(self, upstream: Upstream, *, within_seconds: float) -> Probe:
+        self.probed.append(upstream)
+        return self.answer
+
+    async def drain(self, agent_id: str, *, within_seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(within_seconds):
+                await self.idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def table_changed(self) -> None:
+        self.changes += 1
+        self._note = asyncio.get_running_loop().create_task(self._notify(), name="notify")
+
+    async def _notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5), self.changed:
+            await self.changed.wait_for(condition)
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+Following = Callable[..., AbstractAsyncContextManager[tuple[LinkClient, FakeWorker]]]
+
+
+@pytest.fixture
+def following(run_dir: Path) -> Following:
+    """Run a link client with a fake worker while the context lasts."""
+
+    @asynccontextmanager
+    async def run(
+        name: str = "w0", worker: FakeWorker | None = None, **options: float
+    ) -> AsyncIterator[tuple[LinkClient, FakeWorker]]:
+        worker = worker or FakeWorker()
+        client = LinkClient(
+            run_dir / "link", run_dir / "table", name=name, offline_grace_seconds=options.pop("grace", 60.0), **options
+        )
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(client.run(worker), name=f"link of {name}")
+            try:
+                yield client, worker
+            finally:
+                task.cancel()
+
+    return run
