@@ -1,0 +1,22 @@
+"""What outlives a process: agents and their history, tokens, claims. One repository a noun, SQLite or PostgreSQL."""
+
+from elizacloud.store.agents import Page, Record
+from elizacloud.store.cipher import Cipher, new_secret_key
+from elizacloud.store.idempotency import Claim, Outcome
+from elizacloud.store.installation import Marks, regressed
+from elizacloud.store.sessions import CliSession
+from elizacloud.store.store import Store, sqlite_url
+
+__all__ = [
+    "Cipher",
+    "Claim",
+    "CliSession",
+    "Marks",
+    "Outcome",
+    "Page",
+    "Record",
+    "Store",
+    "new_secret_key",
+    "regressed",
+    "sqlite_url",
+]

@@ -1,0 +1,265 @@
+"""Agents with their generations and runs. One write is one transaction: the agent, what belongs to it, and its event."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from elizacloud.errors import Conflict, Invalid, NotFound
+from elizacloud.model import Agent, AgentSpec, Event, Generation, Run
+from elizacloud.states import State, check_move
+from elizacloud.store import rows, tables
+from elizacloud.store.bell import Bell
+from elizacloud.store.cipher import Cipher
+from elizacloud.store.database import Database, upsert
+from elizacloud.store.events import append
+from elizacloud.store.owners import ensure_owner
+
+_AGENTS, _GENERATIONS, _RUNS = tables.agents, tables.generations, tables.runs
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some agents, newest first. `next` is given to the next call as `after`; None when there are no more."""
+
+    items: tuple[Agent, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An agent with its current generation and, once it was started, its current run."""
+
+    agent: Agent
+    generation: Generation
+    run: Run | None
+
+
+class Agents:
+    """The agents of all owners. An agent that is gone keeps its row, since ids are never re-used, and is not listed."""
+
+    def __init__(self, database: Database, bell: Bell, cipher: Cipher, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._bell = bell
+        self._cipher = cipher
+        self._clock = clock
+
+    async def create(self, agent: Agent, generation: Generation, *, event_reason: str = "") -> Agent:
+        """Store a new agent; its owner is made known if it was not. Returns it with its first revision.
+
+        Raises Conflict `name_taken` when the owner has another agent of that name that is not being deleted,
+        `agent_exists` when the id was used before, and NotFound when its cell or host is unknown.
+        """
+        created = replace(agent, revision=1)
+        async with self._database.write() as connection:
+            if await connection.scalar(sa.select(_AGENTS.c.id).where(_AGENTS.c.id == agent.id)) is not None:
+                raise Conflict(f"cannot create the agent {agent.id}: it exists already", code="agent_exists")
+            await ensure_owner(connection, agent.owner_id, self._clock())
+            await connection.execute(sa.insert(_AGENTS).values(rows.agent_to_row(created, self._cipher)))
+            await connection.execute(sa.insert(_GENERATIONS).values(rows.generation_to_row(generation)))
+            await append(connection, self._event(created, step="create", state_from=None, reason=event_reason))
+        self._bell.ring(agent.id)
+        return created
+
+    async def get(self, agent_id: str, *, owner_id: str | None = None) -> Agent:
+        """The agent, also when it is gone. NotFound when there is none, or when it is not that owner's."""
+        query = sa.select(_AGENTS).where(_AGENTS.c.id == agent_id)
+        if owner_id is not None:
+            query = query.where(_AGENTS.c.owner_id == owner_id)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise _not_found(agent_id)
+        return rows.agent_from_row(row, self._cipher)
+
+    async def list(self, owner_id: str | None, *, after: str | None = None, limit: int = 100) -> Page:
+        """A page of the owner's agents, or with None of everybody's. Agents made meanwhile shift no page.
+
+        Raises Invalid `invalid_cursor` when `after` is not what an earlier page gave.
+        """
+        query = sa.select(_AGENTS).where(tables.LISTED)
+        if owner_id is not None:
+            query = query.where(_AGENTS.c.owner_id == owner_id)
+        if after is not None:
+            query = query.where(sa.tuple_(_AGENTS.c.created_at, _AGENTS.c.id) < sa.tuple_(*_cursor_values(after)))
+        query = query.order_by(_AGENTS.c.created_at.desc(), _AGENTS.c.id.desc()).limit(limit + 1)
+        async with self._database.read() as connection:
+            found = (await connection.execute(query)).mappings().all()
+        items = tuple(rows.agent_from_row(row, self._cipher) for row in found[:limit])
+        return Page(items, _cursor(items[-1]) if len(found) > limit else None)
+
+    async def list_all(self) -> Sequence[Agent]:
+        """All agents but those that are gone."""
+        async with self._database.read() as connection:
+            found = await connection.execute(sa.select(_AGENTS).where(tables.LISTED))
+            return [rows.agent_from_row(row, self._cipher) for row in found.mappings()]
+
+    async def save(
+        self,
+        agent: Agent,
+        *,
+        step: str,
+        reason: str = "",
+        seconds: float | None = None,
+        generation: Generation | None = None,
+        run: Run | None = None,
+    ) -> Agent:
+        """Write the agent and, with it, the generation and the run that are given. Returns it with its new revision.
+
+        Writes one event when the state changed or a reason is given. Raises Conflict `stale` when somebody else wrote
+        the agent since it was read, `illegal_move` when the table of states forbids the move, `name_taken`; NotFound.
+        Owner, id and creation time never change. A gone agent's secrets are erased.
+        """
+        saved = replace(agent, revision=agent.revision + 1, updated_at=self._clock())
+        if saved.state is State.GONE:
+            saved = replace(saved, spec=AgentSpec(image=agent.spec.image, health_path=agent.spec.health_path))
+        async with self._database.write() as connection:
+            before = await self._before(connection, agent)
+            check_move(before.state, saved.state)
+            await self._update(connection, saved, expected=agent.revision, with_spec=saved.spec != before.spec)
+            if generation is not None:
+                await upsert(connection, _GENERATIONS, rows.generation_to_row(generation))
+            if run is not None:
+                await upsert(connection, _RUNS, rows.run_to_row(run, self._cipher))
+            if saved.state is State.GONE:
+                await _erase_credentials(connection, saved.id)
+            if before.state is not saved.state or reason:
+                event = self._event(saved, step=step, state_from=before.state, reason=reason, seconds=seconds)
+                await append(connection, event)
+        self._bell.ring(agent.id)
+        return saved
+
+    async def generation(self, agent_id: str, number: int) -> Generation:
+        """One generation; NotFound when there is none."""
+        query = sa.select(_GENERATIONS).where(_GENERATIONS.c.agent_id == agent_id, _GENERATIONS.c.number == number)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"cannot find generation {number} of the agent {agent_id}")
+        return rows.generation_from_row(row)
+
+    async def generations(self, agent_id: str) -> Sequence[Generation]:
+        """All generations of the agent, oldest first."""
+        query = sa.select(_GENERATIONS).where(_GENERATIONS.c.agent_id == agent_id).order_by(_GENERATIONS.c.number)
+        async with self._database.read() as connection:
+            return [rows.generation_from_row(row) for row in (await connection.execute(query)).mappings()]
+
+    async def run(self, agent_id: str, generation: int, number: int) -> Run | None:
+        """One run; None when the agent was never started so often."""
+        query = sa.select(_RUNS).where(
+            _RUNS.c.agent_id == agent_id, _RUNS.c.generation == generation, _RUNS.c.number == number
+        )
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return None if row is None else rows.run_from_row(row, self._cipher)
+
+    async def record(self, agent_id: str) -> Record:
+        """The agent with its current generation and run, read at one moment. NotFound when there is none."""
+        found = await self._records(_AGENTS.c.id == agent_id)
+        if not found:
+            raise _not_found(agent_id)
+        return found[0]
+
+    async def records(self) -> Sequence[Record]:
+        """All agents but those that are gone, each with its current generation and run, read at one moment."""
+        return await self._records(tables.LISTED)
+
+    async def _records(self, condition: sa.ColumnElement[bool]) -> Sequence[Record]:
+        current_generation = (_GENERATIONS.c.agent_id == _AGENTS.c.id) & (_GENERATIONS.c.number == _AGENTS.c.generation)
+        current_run = (
+            (_RUNS.c.agent_id == _AGENTS.c.id)
+            & (_RUNS.c.generation == _AGENTS.c.generation)
+            & (_RUNS.c.number == _AGENTS.c.run)
+        )
+        query = (
+            sa.select(_AGENTS, _GENERATIONS, _RUNS)
+            .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
+            .select_from(_AGENTS.join(_GENERATIONS, current_generation).outerjoin(_RUNS, current_run))
+            .where(condition)
+        )
+        async with self._database.read() as connection:
+            return [self._record_from_row(row) for row in (await connection.execute(query)).mappings()]
+
+    def _record_from_row(self, row: Any) -> Record:
+        run = _part(row, _RUNS)
+        return Record(
+            rows.agent_from_row(_part(row, _AGENTS), self._cipher),
+            rows.generation_from_row(_part(row, _GENERATIONS)),
+            None if run["agent_id"] is None else rows.run_from_row(run, self._cipher),
+        )
+
+    async def _before(self, connection: AsyncConnection, agent: Agent) -> Agent:
+        row = (await connection.execute(sa.select(_AGENTS).where(_AGENTS.c.id == agent.id))).mappings().one_or_none()
+        if row is None:
+            raise _not_found(agent.id)
+        if row["revision"] != agent.revision:
+            raise _stale(agent.id)
+        return rows.agent_from_row(row, self._cipher)
+
+    async def _update(self, connection: AsyncConnection, saved: Agent, *, expected: int, with_spec: bool) -> None:
+        values = rows.agent_to_row(saved, self._cipher)
+        fixed = {"id", "owner_id", "external", "created_at"} | (set() if with_spec else {"spec", "sealed"})
+        written = {name: value for name, value in values.items() if name not in fixed}
+        result = await connection.execute(
+            sa.update(_AGENTS).where(_AGENTS.c.id == saved.id, _AGENTS.c.revision == expected).values(written)
+        )
+        if result.rowcount != 1:
+            raise _stale(saved.id)
+
+    def _event(
+        self, agent: Agent, *, step: str, state_from: State | None, reason: str, seconds: float | None = None
+    ) -> Event:
+        return Event(
+            sequence=0,
+            agent_id=agent.id,
+            at=self._clock(),
+            step=str(step),
+            state_from=state_from,
+            state_to=agent.state,
+            generation=agent.generation,
+            run=agent.run,
+            reason=reason,
+            seconds=seconds,
+        )
+
+
+async def _erase_credentials(connection: AsyncConnection, agent_id: str) -> None:
+    nothing = {"agent_token": None, "join_token_sha256": None, "busy_token_sha256": None}
+    await connection.execute(sa.update(_RUNS).where(_RUNS.c.agent_id == agent_id).values(nothing))
+
+
+def _part(row: Any, table: sa.Table) -> dict[str, Any]:
+    return {column.name: row[f"{table.name}_{column.name}"] for column in table.columns}
+
+
+def _not_found(agent_id: str) -> NotFound:
+    return NotFound(f"cannot find the agent {agent_id}")
+
+
+def _stale(agent_id: str) -> Conflict:
+    return Conflict(f"cannot write the agent {agent_id}: it was changed meanwhile; read it again", code="stale")
+
+
+def _cursor(agent: Agent) -> str:
+    return base64.urlsafe_b64encode(json.dumps([agent.created_at.isoformat(), agent.id]).encode()).decode()
+
+
+def _cursor_values(cursor: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
+    try:
+        at, agent_id = json.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
+        created_at = datetime.fromisoformat(at)
+        if created_at.tzinfo is None or not isinstance(agent_id, str):
+            raise ValueError
+    except (ValueError, TypeError, binascii.Error) as error:
+        raise Invalid(
+            "cannot list from there: the cursor is not one of ours; start without", code="invalid_cursor"
+        ) from error
+    return sa.literal(created_at, tables.UtcTime), sa.literal(agent_id)

@@ -1,0 +1,36 @@
+"""PostgreSQL's LISTEN on a connection of its own: rings the bell when another control plane wrote an event."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import structlog
+from sqlalchemy.engine import URL
+
+from elizacloud.store.bell import Bell
+
+_log = structlog.get_logger()
+_AGAIN_SECONDS = 5.0
+
+
+async def listen(url: URL, bell: Bell) -> None:
+    """Listen until cancelled. While the connection is lost nothing rings, and waiters live by their poll."""
+    while True:
+        try:
+            await _listen_once(url, bell)
+        except psycopg.Error as error:
+            _log.warning("event listener lost its connection", error=type(error).__name__, again_seconds=_AGAIN_SECONDS)
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _listen_once(url: URL, bell: Bell) -> None:
+    conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    async with await psycopg.AsyncConnection.connect(
+        conninfo, autocommit=True, connect_timeout=5, keepalives_idle=10, keepalives_interval=5, keepalives_count=3
+    ) as connection:
+        await connection.execute(f"LISTEN {Bell.CHANNEL}".encode())
+        # What was written before LISTEN took effect has rung nowhere.
+        bell.ring_all()
+        async for notification in connection.notifies():
+            bell.ring(notification.payload)

@@ -1,0 +1,75 @@
+"""API tokens, by the SHA-256 of their value. Whether one may be used is for auth/ to decide: here they are only kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from elizacloud.errors import NotFound
+from elizacloud.model import ApiToken
+from elizacloud.store import rows, tables
+from elizacloud.store.database import Database
+from elizacloud.store.owners import ensure_owner
+
+_TOKENS = tables.tokens
+
+
+class Tokens:
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def create(self, token: ApiToken) -> ApiToken:
+        """Store it. NotFound when it is bound to an agent that does not exist; Conflict when the value is known."""
+        async with self._database.write() as connection:
+            await ensure_owner(connection, token.owner_id, self._clock())
+            await connection.execute(sa.insert(_TOKENS).values(rows.token_to_row(token)))
+        return token
+
+    async def by_sha256(self, sha256: str) -> ApiToken | None:
+        """The token of that value, also when it is revoked or expired; None when there never was one."""
+        async with self._database.read() as connection:
+            found = await connection.execute(sa.select(_TOKENS).where(_TOKENS.c.sha256 == sha256))
+            row = found.mappings().one_or_none()
+        return None if row is None else rows.token_from_row(row)
+
+    async def list(self, owner_id: str) -> Sequence[ApiToken]:
+        """The owner's tokens that are not revoked, newest first; expired ones too, to be seen."""
+        return await self._select(_TOKENS.c.owner_id == owner_id, _TOKENS.c.revoked_at.is_(None))
+
+    async def list_live(self) -> Sequence[ApiToken]:
+        """All tokens that are neither revoked nor expired."""
+        unexpired = _TOKENS.c.expires_at.is_(None) | (_TOKENS.c.expires_at > self._clock())
+        return await self._select(_TOKENS.c.revoked_at.is_(None), unexpired)
+
+    async def revoke(self, token_id: str, owner_id: str | None = None) -> ApiToken:
+        """Revoke it for good; again is no error. NotFound when there is none, or when it is not that owner's."""
+        mine = _TOKENS.c.id == token_id
+        if owner_id is not None:
+            mine &= _TOKENS.c.owner_id == owner_id
+        async with self._database.write() as connection:
+            await connection.execute(
+                sa.update(_TOKENS).where(mine, _TOKENS.c.revoked_at.is_(None)).values(revoked_at=self._clock())
+            )
+            row = (await connection.execute(sa.select(_TOKENS).where(mine))).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"cannot find the token {token_id}")
+        return rows.token_from_row(row)
+
+    async def revoke_of_agent(self, agent_id: str) -> Sequence[ApiToken]:
+        """Revoke all tokens bound to the agent; returns those that were not revoked before."""
+        async with self._database.write() as connection:
+            found = await connection.execute(
+                sa.update(_TOKENS)
+                .where(_TOKENS.c.agent_id == agent_id, _TOKENS.c.revoked_at.is_(None))
+                .values(revoked_at=self._clock())
+                .returning(*_TOKENS.c)
+            )
+            return [rows.token_from_row(row) for row in found.mappings()]
+
+    async def _select(self, *conditions: sa.ColumnElement[bool]) -> Sequence[ApiToken]:
+        query = sa.select(_TOKENS).where(*conditions).order_by(_TOKENS.c.created_at.desc(), _TOKENS.c.id)
+        async with self._database.read() as connection:
+            return [rows.token_from_row(row) for row in (await connection.execute(query)).mappings()]
