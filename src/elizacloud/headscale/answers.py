@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from elizacloud.errors import Error, HeadscaleRefused, HeadscaleUnavailable
@@ -33,6 +35,8 @@ class Answer:
     value: Mapping[str, Any] | None
     location: str = ""
     retry_after_seconds: float | None = None
+    server_time: datetime | None = None
+    """By its Date header, to the second."""
 
     @property
     def ok(self) -> bool:
@@ -73,6 +77,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         value if isinstance(value, dict) else None,
         headers.get("Location", ""),
         float(retry_after) if retry_after.isdecimal() else None,
+        _date(headers.get("Date", "")),
     )
 
 
@@ -103,6 +108,13 @@ def error_of(answer: Answer, doing: str, url: str) -> Error:
             f"{cannot} answers {status} and no JSON, so it may not be Headscale; check ELIZACLOUD_HEADSCALE_API_URL"
         )
     return HeadscaleRefused(f"{cannot} refuses: {message or f'it answers {status}'}")
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return None
 
 
 def _is_trouble(answer: Answer) -> bool:

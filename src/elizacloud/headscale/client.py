@@ -39,6 +39,7 @@ class HeadscaleClient:
         self._user = user
         self._user_id: str | None = None
         self._version: Version | None = None
+        self._outdated = False
         self._probing = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -51,9 +52,11 @@ class HeadscaleClient:
 
     async def version(self) -> Version:
         async with self._probing:
-            if self._version is None:
-                self._version = await self._probe()
-                _log.info("headscale version", url=self._http.url, version=self._version.text, api=self._version.api)
+            if self._version is None or self._outdated:
+                found = await self._probe()
+                if found != self._version:
+                    _log.info("headscale version", url=self._http.url, version=found.text, api=found.api)
+                self._version, self._outdated = found, False
             return self._version
 
     async def ensure_user(self, name: str) -> str:
@@ -171,7 +174,7 @@ class HeadscaleClient:
 
     def _error(self, answer: Answer, doing: str) -> Exception:
         # It may have been upgraded under us: ask again which one it is before the next call.
-        self._version = None
+        self._outdated = True
         return error_of(answer, doing, self._http.url)
 
     async def _dialect(self) -> Dialect:
