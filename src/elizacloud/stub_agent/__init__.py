@@ -5,9 +5,10 @@ the token, Host and Origin gates, connectors, SSE chat, `/ws`, octet-stream tran
 `/api/stub/*` show what arrived and make it fail on demand. It stands in one file a concern:
 
     config     what the environment says            gates      who may pass, as pure functions
-    http       HTTP/1.1 server on httptools          agent      what it remembers, its events and its health
-    routes     path -> handler                       streams    bodies that flow: chat, transfers, echo
-    websocket  `/ws`                                 server     listen, live, end
+    http       HTTP/1.1 connections on httptools     messages   a request as it came, and its answer
+    agent      what it remembers, and how it is      routes     path -> handler
+    streams    bodies that flow: chat, files, echo   websocket  `/ws`
+    server     listen, live, end
 
 Every create waits for it, so it imports the standard library, httptools and uvloop only: 0.1 s to the first answer
 (aiohttp alone takes 0.44 s to import).

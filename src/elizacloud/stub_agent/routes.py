@@ -10,7 +10,8 @@ from typing import Any
 
 from elizacloud.stub_agent import gates
 from elizacloud.stub_agent.agent import Agent
-from elizacloud.stub_agent.http import BodyTooLarge, Connection, Request, Response
+from elizacloud.stub_agent.http import Connection
+from elizacloud.stub_agent.messages import BodyTooLarge, Request, Response
 from elizacloud.stub_agent.streams import Endpoint, chat_stream, echo, export, upload
 from elizacloud.stub_agent.websocket import serve_websocket
 

@@ -8,7 +8,8 @@ import json
 from collections.abc import Awaitable, Callable
 
 from elizacloud.stub_agent.agent import Agent
-from elizacloud.stub_agent.http import Connection, Request, Response
+from elizacloud.stub_agent.http import Connection
+from elizacloud.stub_agent.messages import Request, Response
 
 CHAT_BODY_BYTES = 20 * 1024 * 1024
 EXPORT_BLOCK = bytes(range(256)) * 256

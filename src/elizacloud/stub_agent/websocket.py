@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from elizacloud.stub_agent import gates
 from elizacloud.stub_agent.agent import Agent
-from elizacloud.stub_agent.http import Connection, Request
+from elizacloud.stub_agent.http import Connection
+from elizacloud.stub_agent.messages import Request
 
 if TYPE_CHECKING:
     from websockets.server import ServerProtocol
 
 STATUS_SECONDS = 5.0
 _POLICY_VIOLATION = 1008
+_MESSAGE_BYTES = 64 * 1024
 
 
 async def serve_websocket(agent: Agent, request: Request, connection: Connection) -> None:
@@ -31,7 +33,7 @@ async def serve_websocket(agent: Agent, request: Request, connection: Connection
     from websockets.http11 import Request as Handshake
     from websockets.server import ServerProtocol
 
-    protocol = ServerProtocol()
+    protocol = ServerProtocol(max_size=_MESSAGE_BYTES)
     lines = [f"GET {request.target.decode('latin-1')} HTTP/1.1\r\n".encode("latin-1")]
     lines += [b"%s: %s\r\n" % header for header in request.headers]
     protocol.receive_data(b"".join(lines) + b"\r\n")
