@@ -28,6 +28,7 @@ from elizacloud.errors import Misconfigured
 
 ENV_PREFIX = "ELIZACLOUD_"
 CONFIG_FILE_VARIABLE = "ELIZACLOUD_CONFIG"
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def _read_secret(value: object) -> object:
@@ -42,6 +43,26 @@ def _read_secret(value: object) -> object:
                 f"the file {path} cannot be read ({error.strerror}): create it or correct the path"
             ) from error
     return value
+
+
+def is_loopback(host: str) -> bool:
+    """True for localhost and for literal loopback addresses. Names are not looked up."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def child_environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a process of ours: what every program needs, and with `settings` also our own variables.
+
+    Without `settings` no variable of ours is passed on: they may hold secrets.
+    """
+    environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    if settings is not None:
+        environment |= {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}
+        environment |= {f"{ENV_PREFIX}{name.upper()}": value for name, value in settings.items()}
+    return environment
 
 
 def is_local_address(host: str) -> bool:
@@ -82,9 +103,17 @@ def _checked_url(url: str | None) -> str | None:
     return url.rstrip("/")
 
 
+def _checked_host_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not host:port: use 127.0.0.1:8421 or [::1]:8421")
+    return text
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
 HeadscaleUrl = Annotated[str, AfterValidator(_checked_headscale_url)]
 Url = Annotated[str, AfterValidator(_checked_url)]
+HostPort = Annotated[str, AfterValidator(_checked_host_port)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -122,9 +151,12 @@ class Settings(BaseSettings):
         None, description="The URL that agents join at: Headscale's server_url."
     )
     report_url: Url | None = Field(None, description="The URL that containers report to; serves /containers/* only.")
+    report_listen: HostPort | None = Field(
+        None, description="host:port where the control plane listens for these reports."
+    )
 
     database_url: Secret | None = Field(
-        None, description="postgresql+psycopg://user:password@host/name; without it, SQLite in the data dir."
+        None, description="postgresql://user:password@host/name; without it, SQLite in the data dir."
     )
     operator_token: Secret | None = Field(
         None, description="A service token for platforms; made at first start if not given."
@@ -136,6 +168,12 @@ class Settings(BaseSettings):
     link_socket: Path | None = Field(None, description="Unix socket of the link between control plane and relays.")
     tailscaled_socket: Path | None = Field(
         None, description="LocalAPI socket of the relay's tailscaled, in a 0700 directory."
+    )
+    listen_fd: int | None = Field(
+        None, description="An inherited listening socket for the front door, instead of host and port."
+    )
+    devcontrol_debug_listen: HostPort | None = Field(
+        None, description="Loopback host:port of devcontrol's fault switches; off."
     )
     process_host_socket: Path | None = Field(None, description="Unix socket of the process runtime's host.")
 

@@ -3,7 +3,7 @@
     installation.json   format, installation id
     secret.key          encrypts secrets at rest              operator.token   the service token of this installation
     store.db            SQLite, unless PostgreSQL is used     run.json         what runs now: url, pids, sockets
-    headscale/ devcontrol/   the supervised control server    relay/           the relay's tailscaled, its last snapshot
+    control-server/     Headscale or devcontrol, if ours     relay/           the relay's tailscaled, its last snapshot
     agents/             state volumes                         logs/            output of child processes
     *.lock              one holder each, for as long as it lives
 
@@ -29,6 +29,7 @@ from pydantic import SecretStr
 
 from elizacloud.errors import Conflict, Misconfigured
 from elizacloud.settings import Settings
+from elizacloud.store import sqlite_url
 
 FORMAT = 1
 _LONGEST_SOCKET_NAME_BYTES = 40
@@ -45,7 +46,11 @@ class DataDir:
 
     @property
     def database_url(self) -> str:
-        return f"sqlite+aiosqlite:///{self.path / 'store.db'}"
+        return sqlite_url(self.path / "store.db")
+
+    @property
+    def control_server(self) -> Path:
+        return private_dir(self.path / "control-server")
 
     @property
     def relay(self) -> Path:

@@ -1,0 +1,127 @@
+"""The children of `elizacloud up`: each supervised, started in order, stopped in reverse.
+
+Reverse order is what keeps a shutdown clean: the relay drains while its agents still answer, the agents end before the
+control server does (a Headscale with a connected node hangs in its own shutdown), and the tailnet goes last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGKILL, Signals
+
+from elizacloud.errors import Unavailable
+from elizacloud.processes import Child, Exited, LogFile, Started, spawn, supervise
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """What to run. `when_parent_dies` is SIGTERM for a child that has children of its own to end."""
+
+    name: str
+    argv: Sequence[str | Path]
+    env: Mapping[str, str]
+    pass_fds: Sequence[int] = ()
+    when_parent_dies: Signals = SIGKILL
+    grace_seconds: float = 5.0
+    shown: bool = False
+    """Its lines go to our own standard error as well as to its log file."""
+
+
+@dataclass
+class Kept:
+    """One supervised child as the rest of `up` sees it."""
+
+    name: str
+    log: LogFile
+    task: asyncio.Task[None] | None = None
+    child: Child | None = None
+    exits: int = 0
+    on_start: Callable[[], Awaitable[None]] | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def hear(self, news: Started | Exited) -> None:
+        if isinstance(news, Started):
+            if self.on_start is not None and self.exits:
+                await self.on_start()
+        else:
+            self.child, self.exits = None, self.exits + 1
+        self.changed.set()
+
+    async def started(self) -> Child:
+        """The running child, once there is one."""
+        while self.child is None:
+            self.changed.clear()
+            await self.changed.wait()
+        return self.child
+
+
+class Children:
+    """Owns the supervision tasks; `stop` ends all, newest first. An error of one ends the group that it was given."""
+
+    def __init__(self, group: asyncio.TaskGroup, logs: Path) -> None:
+        self._group = group
+        self._logs = logs
+        self._kept: list[Kept] = []
+
+    def keep(self, spec: ChildSpec, *, on_restart: Callable[[], Awaitable[None]] | None = None) -> Kept:
+        """Start the child and keep it running; `on_restart` is awaited after each start but the first."""
+        kept = Kept(spec.name, LogFile(self._logs / f"{spec.name.replace(' ', '-')}.log"), on_start=on_restart)
+
+        def show(line: bytes) -> None:
+            kept.log.write(line)
+            sys.stderr.buffer.write(line + b"\n")
+            sys.stderr.flush()
+
+        async def start() -> Child:
+            kept.child = spawn(
+                spec.argv,
+                name=spec.name,
+                env=spec.env,
+                log=show if spec.shown else kept.log.write,
+                pass_fds=spec.pass_fds,
+                when_parent_dies=spec.when_parent_dies,
+            )
+            return kept.child
+
+        async def run() -> None:
+            await supervise(spec.name, start, hook=kept.hear, grace_seconds=spec.grace_seconds)
+
+        kept.task = self._group.create_task(run(), name=f"supervise {spec.name}")
+        self._kept.append(kept)
+        return kept
+
+    async def stop(self) -> None:
+        """Stop every child, the newest first, and wait for each."""
+        while self._kept:
+            kept = self._kept.pop()
+            if kept.task is not None:
+                kept.task.cancel()
+                await asyncio.wait([kept.task])
+            kept.log.close()
+
+
+async def ready_or_exit(kept: Kept, ready: Awaitable[None], *, within_seconds: float) -> None:
+    """Wait until `ready` returns; Unavailable, with the child's last lines, when it exits first or the time is up."""
+    exits = kept.exits
+
+    async def exited() -> None:
+        while kept.exits == exits:
+            kept.changed.clear()
+            await kept.changed.wait()
+
+    waiting = asyncio.ensure_future(ready)  # noqa: TID251 - owned and cancelled here
+    dying = asyncio.create_task(exited(), name=f"exit of {kept.name}")
+    try:
+        await asyncio.wait({waiting, dying}, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        why = "it exited" if dying.done() else f"it was not ready within {within_seconds:g} s"
+        raise Unavailable(f"cannot start {kept.name}: {why}; its last lines: {kept.log.recent() or '(none)'}")
+    finally:
+        for task in (waiting, dying):
+            task.cancel()
+        await asyncio.wait({waiting, dying})

@@ -1,0 +1,61 @@
+"""Sockets and addresses that outlive the process behind them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+
+from elizacloud.app.data_dir import DataDir, write_private
+from elizacloud.errors import Misconfigured
+
+BACKLOG = 4096
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A listening TCP socket that children may inherit. Misconfigured, with what to change, when it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise Misconfigured(
+                f"cannot listen on {host}:{port}: another program has that port; stop it or give another --port",
+                code="port_in_use",
+            ) from error
+        raise Misconfigured(f"cannot listen on {host}:{port}: {error}; give another --host or --port") from error
+    listener.set_inheritable(True)
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def remembered_report_address(data: DataDir) -> str:
+    """host:port on loopback where this data dir's control plane hears its containers: the same at every start.
+
+    Another port is taken, for good, when somebody else has it now; agents of the process runtime learn it as they start.
+    """
+    file = data.path / "report-address.json"
+    port = int(json.loads(file.read_text())["port"]) if file.exists() else 0
+    try:
+        taken = _free_port(port)
+    except OSError:
+        taken = _free_port(0)
+    if taken != port:
+        write_private(file, json.dumps({"port": taken}) + "\n")
+    return f"127.0.0.1:{taken}"
+
+
+def _free_port(port: int) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return int(probe.getsockname()[1])

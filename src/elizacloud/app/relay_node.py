@@ -1,0 +1,66 @@
+"""The relay's own place on the tailnet: a tailscaled with tag:relay that accepts no connection and dials agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from elizacloud.app.children import ChildSpec
+from elizacloud.headscale.protocol import Headscale
+from elizacloud.model import TAG_RELAY, installation_tag
+from elizacloud.tailnet.join import Joined, JoinPrefs, KeyRefused, join
+from elizacloud.tailnet.localapi import LocalApi
+from elizacloud.tailnet.tailscaled import Tailscaled, udp_port_of
+
+KEY_LIFETIME_SECONDS = 300.0
+JOIN_SECONDS = 30.0
+
+log = structlog.get_logger()
+
+
+class RelayNode:
+    """One relay host's node in one cell. `directory` holds its identity, `socket` lies in a 0700 directory."""
+
+    def __init__(
+        self, binary: Path, directory: Path, socket: Path, *, join_url: str, installation_id: str, memory_limit: str
+    ) -> None:
+        self._binary = binary
+        self._directory = directory
+        self._socket = socket
+        self._join_url = join_url
+        self._installation_id = installation_id
+        self._memory_limit = memory_limit
+
+    def child(self) -> ChildSpec:
+        """What to run. The state directory is made here, as the node's UDP port is kept in it."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tailscaled = Tailscaled(
+            binary=self._binary,
+            state_dir=self._directory,
+            socket=self._socket,
+            join_url=self._join_url,
+            udp_port=udp_port_of(self._directory),
+            memory_limit=self._memory_limit,
+        )
+        tailscaled.prepare()
+        return ChildSpec("relay tailscaled", tailscaled.argv(), tailscaled.environment())
+
+    async def join(self, headscale: Headscale) -> Joined:
+        """Return when it is on the tailnet. A node that joined before needs no key; a new one gets a single-use key."""
+        prefs = JoinPrefs(self._join_url, f"elizacloud-relay-{self._installation_id}", shields_up=True)
+        api = LocalApi(self._socket)
+        try:
+            try:
+                return await join(api, prefs, None, within_seconds=JOIN_SECONDS)
+            except KeyRefused:
+                tags = (TAG_RELAY, installation_tag(self._installation_id))
+                key = await headscale.create_preauth_key(tags=tags, lifetime_seconds=KEY_LIFETIME_SECONDS)
+            try:
+                joined = await join(api, prefs, key.value, within_seconds=JOIN_SECONDS)
+            finally:
+                await headscale.expire_preauth_key(key.id)
+            log.info("relay joined", node=joined.node_id, ip=joined.ipv4)
+            return joined
+        finally:
+            await api.close()

@@ -1,0 +1,256 @@
+"""`elizacloud up`: the whole cloud on one machine, as supervised children of this process.
+
+    control server   Headscale or devcontrol, unless it runs elsewhere
+    relay tailscaled the relay's node on the tailnet
+    process host     agents, as its children: they outlive the control plane, and end with `up`
+    control plane    `elizacloud serve`
+    relay            `elizacloud relay`, on the listening socket that this process owns: a restart drops no connection
+
+Started in this order, stopped in reverse; a child that dies is started again. When this process is killed, the kernel
+tells its children, and the next start ends what was left all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+import structlog
+from pydantic import SecretStr
+
+from elizacloud.app import announce
+from elizacloud.app.announce import OwnerTokens, Running
+from elizacloud.app.children import Children, ChildSpec, ready_or_exit
+from elizacloud.app.control_server import Remote, obtain
+from elizacloud.app.data_dir import DataDir, open_data_dir
+from elizacloud.app.failing import first_error
+from elizacloud.app.listening import listening_socket, remembered_report_address, url_of
+from elizacloud.app.relay_node import RelayNode
+from elizacloud.binaries import Binaries
+from elizacloud.errors import Misconfigured, Unavailable
+from elizacloud.headscale.bootstrap import bootstrap, ensure_policy
+from elizacloud.headscale.client import USER, HeadscaleClient
+from elizacloud.headscale.protocol import Headscale
+from elizacloud.headscale.remembered import Kind
+from elizacloud.headscale.server import STOP_GRACE_SECONDS, SupervisedServer
+from elizacloud.processes import end_leftovers
+from elizacloud.settings import Settings, child_environment, is_loopback
+
+if TYPE_CHECKING:
+    from elizacloud.binaries import Progress
+
+READY_SECONDS = 60.0
+LOOK_SECONDS = 0.02
+RELAY_MEMORY_LIMIT = "128MiB"
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings, *, ready_file: Path | None = None, progress: Progress | None = None) -> None:
+    """Run until SIGINT or SIGTERM. Raises an Error, with nothing left running, when it cannot start."""
+    data = open_data_dir(settings)
+    data.lock("up", "elizacloud up")
+    end_leftovers(data.path / "processes")
+    try:
+        asyncio.run(_run(settings, data, ready_file, progress))
+    except BaseExceptionGroup as group:
+        raise first_error(group) from group
+
+
+async def _run(settings: Settings, data: DataDir, ready_file: Path | None, progress: Progress | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    cloud = _Cloud(settings, data, progress)
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)
+    async with asyncio.TaskGroup() as group:
+        stopping = group.create_task(stop.wait(), name="wait for a signal")
+        starting = group.create_task(cloud.start(group), name="start")
+        try:
+            await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done() and not stop.is_set():
+                await _announce(starting.result(), cloud, data, ready_file)
+                await stop.wait()
+            log.info("stopping")
+        finally:
+            stopping.cancel()
+            starting.cancel()
+            await asyncio.wait({starting})
+            await cloud.stop()
+            if ready_file is not None:
+                ready_file.unlink(missing_ok=True)
+            data.run_file.unlink(missing_ok=True)
+
+
+async def _announce(running: Running, cloud: _Cloud, data: DataDir, ready_file: Path | None) -> None:
+    tokens = OwnerTokens(running.sockets["api"], cloud.operator_token)
+    first = None if await tokens.exist() else await tokens.create("first")
+    announce.write_run_file(data.run_file, running)
+    if ready_file is not None:
+        announce.write_ready_file(ready_file, running, first or await tokens.create(ready_file.name))
+    sys.stdout.write(announce.welcome(running, first))
+    sys.stdout.flush()
+
+
+class _Cloud:
+    """The children, and what each needs of those before it."""
+
+    def __init__(self, settings: Settings, data: DataDir, progress: Progress | None) -> None:
+        self._settings = settings
+        self._data = data
+        self._binaries = Binaries.from_settings(settings, progress)
+        self._children: Children | None = None
+        self._headscale: HeadscaleClient | None = None
+        self.operator_token = data.operator_token(settings)
+        data.secret_key(settings)
+        self._sockets = {
+            "api": settings.api_socket or data.sockets / "api.sock",
+            "link": settings.link_socket or data.sockets / "link.sock",
+            "tailscaled": settings.tailscaled_socket or data.sockets / "relay" / "tailscaled.sock",
+            "process_host": settings.process_host_socket or data.sockets / "host.sock",
+        }
+
+    async def start(self, group: asyncio.TaskGroup) -> Running:
+        """Start every child; return when a request through the front door finds all of them ready."""
+        settings, data = self._settings, self._data
+        front = listening_socket(settings.host, settings.port)
+        url = settings.public_url or url_of(front)
+        tailscaled = (await self._binaries.tailscaled()).path
+        server = await obtain(settings, data.control_server, self._binaries)
+        _check_exposure(settings.host, None if isinstance(server, Remote) else server.kind)
+        self._children = children = Children(group, data.logs)
+
+        children.keep(self._process_host(tailscaled))
+        if isinstance(server, Remote):
+            api_url, join_url, kind = server.url, settings.headscale_join_url or server.url, Kind.HEADSCALE
+            key, key_setting = self._remote_key(), None
+            self._headscale = HeadscaleClient(api_url, key)
+            version = (await self._headscale.version()).text
+            await self._headscale.ensure_user(USER)
+            await ensure_policy(self._headscale)
+        else:
+            supervised = SupervisedServer(
+                data.control_server,
+                server,
+                run_dir=data.sockets / "control",
+                join_url=settings.headscale_join_url,
+                debug_listen=settings.devcontrol_debug_listen,
+            )
+            supervised.prepare()
+            await self._start_server(supervised)
+            api_url, join_url, kind, version = supervised.url, supervised.join_url, server.kind, server.version
+            key_setting = f"file:{data.control_server / 'api.key'}"
+        assert self._headscale is not None
+
+        node = RelayNode(
+            tailscaled,
+            data.relay / "tailscaled",
+            self._sockets["tailscaled"],
+            join_url=join_url,
+            installation_id=data.installation_id,
+            memory_limit=RELAY_MEMORY_LIMIT,
+        )
+        children.keep(node.child())
+        environment = self._environment(api_url, join_url, key_setting)
+        control_plane = children.keep(self._elizacloud("control plane", "serve", environment))
+        await node.join(self._headscale)
+        children.keep(self._elizacloud("relay", "relay", environment, listen_fd=front.fileno()))
+        await ready_or_exit(control_plane, _until_ready(url_of(front)), within_seconds=READY_SECONDS)
+        return Running(url, os.getpid(), api_url, kind, version, data.path, self._sockets)
+
+    async def stop(self) -> None:
+        if self._children is not None:
+            await self._children.stop()
+        if self._headscale is not None:
+            await self._headscale.close()
+
+    async def _start_server(self, server: SupervisedServer) -> None:
+        assert self._children is not None
+        command = server.serve_command()
+        kept = self._children.keep(
+            ChildSpec(str(server.binary.kind), command.argv, command.env, grace_seconds=STOP_GRACE_SECONDS)
+        )
+        child = await kept.started()
+        await server.wait_healthy(child, within_seconds=READY_SECONDS, last_words=kept.log.recent)
+        self._headscale = await bootstrap(server)
+
+    def _remote_key(self) -> SecretStr:
+        if self._settings.headscale_api_key is None:
+            raise Misconfigured(
+                "cannot use a remote Headscale without its API key: make one with `headscale apikeys create` and set "
+                "ELIZACLOUD_HEADSCALE_API_KEY"
+            )
+        return self._settings.headscale_api_key
+
+    def _process_host(self, tailscaled: Path) -> ChildSpec:
+        argv = [
+            *(sys.executable, "-m", "elizacloud.runtime.process.host"),
+            *("--socket", self._sockets["process_host"]),
+            *("--data-dir", self._data.agents),
+            *("--run-dir", self._data.sockets / "agents"),
+            *("--tailscaled", tailscaled),
+        ]
+        return ChildSpec("process host", argv, child_environment(), when_parent_dies=signal.SIGTERM, grace_seconds=15)
+
+    def _elizacloud(
+        self, name: str, command: str, environment: Mapping[str, str], *, listen_fd: int | None = None
+    ) -> ChildSpec:
+        """A process of this program; its log lines are shown, too."""
+        argv = [sys.executable, "-m", "elizacloud", command]
+        if listen_fd is not None:
+            argv += ["--listen-fd", str(listen_fd)]
+        fds = () if listen_fd is None else (listen_fd,)
+        grace_seconds = self._settings.drain_seconds + 5
+        return ChildSpec(name, argv, environment, pass_fds=fds, grace_seconds=grace_seconds, shown=True)
+
+    def _environment(self, api_url: str, join_url: str, key_setting: str | None) -> dict[str, str]:
+        """The settings of this process for its children; secrets stay in files, or in a variable that we got ourselves."""
+        settings = self._settings
+        chosen = {
+            "data_dir": str(self._data.path),
+            "host": settings.host,
+            "headscale_api_url": api_url,
+            "headscale_join_url": join_url,
+            "report_url": f"http://{(report := remembered_report_address(self._data))}",
+            "report_listen": report,
+            "api_socket": str(self._sockets["api"]),
+            "link_socket": str(self._sockets["link"]),
+            "tailscaled_socket": str(self._sockets["tailscaled"]),
+            "process_host_socket": str(self._sockets["process_host"]),
+            "log_level": settings.log_level,
+            "log_json": str(not sys.stderr.isatty() if settings.log_json is None else settings.log_json).lower(),
+        }
+        if key_setting is not None:
+            chosen["headscale_api_key"] = key_setting
+        return child_environment(chosen)
+
+
+def _check_exposure(host: str, kind: Kind | None) -> None:
+    """The process runtime does not isolate, and devcontrol is for development: neither may be reached from outside."""
+    if not is_loopback(host):
+        what = (
+            "devcontrol is for development"
+            if kind is Kind.DEVCONTROL
+            else "the process runtime does not isolate agents"
+        )
+        raise Misconfigured(f"cannot listen on {host}: {what}, so `up` stays on loopback; use --host 127.0.0.1")
+
+
+async def _until_ready(url: str) -> None:
+    """Ask through the front door until everything behind it is ready; there is no event for that."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, Unavailable):
+                async with session.get(f"{url}/readyz") as response:
+                    if response.status == 200:
+                        return
+            await asyncio.sleep(LOOK_SECONDS)
