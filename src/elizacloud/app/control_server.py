@@ -39,7 +39,7 @@ def choose(wanted: str, remembered: Kind | None) -> Remote | Supervised | None:
     if "://" in wanted:
         if remembered is not None:
             raise Misconfigured(
-                f"cannot use the Headscale at {wanted}: this data dir was made with a {remembered} of its own; use a new data dir",
+                f"cannot use the Headscale at {wanted}: this data dir has a {remembered} of its own; use a new data dir",
                 code="headscale_kind_changed",
             )
         return Remote(wanted)

@@ -37,7 +37,6 @@ from elizacloud.binaries import Binaries
 from elizacloud.errors import Misconfigured, Unavailable
 from elizacloud.headscale.bootstrap import bootstrap, ensure_policy
 from elizacloud.headscale.client import USER, HeadscaleClient
-from elizacloud.headscale.protocol import Headscale
 from elizacloud.headscale.remembered import Kind
 from elizacloud.headscale.server import STOP_GRACE_SECONDS, SupervisedServer
 from elizacloud.processes import end_leftovers
@@ -192,7 +191,7 @@ class _Cloud:
         return self._settings.headscale_api_key
 
     def _process_host(self, tailscaled: Path) -> ChildSpec:
-        argv = [
+        argv: list[str | Path] = [
             *(sys.executable, "-m", "elizacloud.runtime.process.host"),
             *("--socket", self._sockets["process_host"]),
             *("--data-dir", self._data.agents),
