@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable
-from elizacloud.headscale.policy import check_tags
+from elizacloud.headscale.policy import GRANTS_SINCE, check_tags
 from elizacloud.headscale.protocol import MintedKey, Node, Policy, PreAuthKey, Version
 from elizacloud.model import utc_now
 
 _T = TypeVar("_T")
 
+_POLICY_SECTIONS = {"tagOwners", "grants", "acls", "groups", "hosts", "tests"}
 _IPV4_FIRST = ipaddress.IPv4Address("100.64.0.1")
 _IPV6_FIRST = ipaddress.IPv6Address("fd7a:115c:a1e0::1")
 
@@ -142,7 +143,7 @@ class FakeHeadscale:
             key_id = str(self._last_key_id)
             value = f"hskey-auth-{secrets.token_hex(6)}-{secrets.token_hex(32)}"
             expires_at = self._clock() + timedelta(seconds=lifetime_seconds)
-            self._keys[key_id] = _StoredKey(PreAuthKey(key_id, tuple(tags), False, False, expires_at), value)
+            self._keys[key_id] = _StoredKey(PreAuthKey(key_id, tuple(sorted(tags)), False, False, expires_at), value)
             return MintedKey(key_id, SecretStr(value), expires_at)
 
         return self._answer("create_preauth_key", act)
@@ -174,8 +175,12 @@ class FakeHeadscale:
 
     async def set_policy(self, policy: Policy) -> None:
         def act() -> None:
-            if not isinstance(policy, Mapping):
-                raise HeadscaleRefused("cannot set the policy: it is not an object")
+            if unknown := set(policy) - _POLICY_SECTIONS:
+                raise HeadscaleRefused(f"cannot set the policy: unknown field {min(unknown)}")
+            if "grants" in policy and self._version.api < GRANTS_SINCE:
+                raise HeadscaleRefused("cannot set the policy: unknown field grants")
+            if undefined := _tags_of_rules(policy) - set(policy.get("tagOwners", {})):
+                raise HeadscaleRefused(f"cannot set the policy: tag not found: {min(undefined)}")
             self._policy = deepcopy(dict(policy))
 
         self._answer("set_policy", act)
@@ -226,3 +231,9 @@ class FakeHeadscale:
         async with self._changed:
             self._nodes[node.id] = node
             self._changed.notify_all()
+
+
+def _tags_of_rules(policy: Policy) -> set[str]:
+    rules = [*policy.get("grants", []), *policy.get("acls", [])]
+    aliases = [alias for rule in rules for alias in (*rule["src"], *rule["dst"])]
+    return {":".join(alias.split(":")[:2]) for alias in aliases if alias.startswith("tag:")}
