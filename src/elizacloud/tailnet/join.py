@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from elizacloud.errors import Refused, TailnetUnavailable
-from elizacloud.tailnet.bus import WATCH_LOGIN, State, login_error_of, state_of
+from elizacloud.tailnet.bus import HAS_NETMAP, WATCH_LOGIN, State, login_error_of, state_of
 from elizacloud.tailnet.localapi import LocalApi
 
 # "invalid pre auth key", "authkey expired", "authkey already used", "invalid authkey" (hscontrol/auth.go and
@@ -75,13 +75,24 @@ class Joined:
         return next((ip for ip in self.ips if ":" not in ip), None)
 
 
-async def join(api: LocalApi, prefs: JoinPrefs, auth_key: SecretStr | None, *, within_seconds: float) -> Joined:
+OnNetmap = Callable[[], Awaitable[None]]
+
+
+async def join(
+    api: LocalApi,
+    prefs: JoinPrefs,
+    auth_key: SecretStr | None,
+    *,
+    within_seconds: float,
+    on_netmap: OnNetmap | None = None,
+) -> Joined:
     """Return when tailscaled is on the tailnet with these preferences; harmless when it is already.
 
-    Raises KeyRefused when the key is dead or there is none and one is needed, TailnetUnavailable when tailscaled or the
-    server did not answer in time (its own retries go on, so a later call may find it joined).
+    `on_netmap` is awaited once, as soon as this node knows its addresses, which is before it is reachable: the moment to
+    say what is served. Raises KeyRefused when the key is dead or there is none and one is needed, TailnetUnavailable when
+    tailscaled or the server did not answer in time (its own retries go on, so a later call may find it joined).
     """
-    attempt = _Attempt(api, prefs, auth_key)
+    attempt = _Attempt(api, prefs, auth_key, on_netmap)
     try:
         async with asyncio.timeout(within_seconds):
             await api.until_listening()
@@ -94,10 +105,11 @@ async def join(api: LocalApi, prefs: JoinPrefs, auth_key: SecretStr | None, *, w
 
 
 class _Attempt:
-    def __init__(self, api: LocalApi, prefs: JoinPrefs, auth_key: SecretStr | None) -> None:
+    def __init__(self, api: LocalApi, prefs: JoinPrefs, auth_key: SecretStr | None, on_netmap: OnNetmap | None) -> None:
         self._api = api
         self._prefs = prefs
         self._auth_key = auth_key
+        self._on_netmap = on_netmap
         self._key_used = False
         self.last_error = ""
 
@@ -113,12 +125,26 @@ class _Attempt:
                     self.last_error = text
                     if _KEY_REFUSED.search(text):
                         raise KeyRefused(f"cannot join the tailnet: {text}; mint a new pre-auth key")
-                match state_of(event):
-                    case State.RUNNING:
-                        return
-                    case State.NEEDS_LOGIN if not self._key_used:
-                        await self._log_in()
+                state = state_of(event)
+                if event.get("SelfChange") or state in HAS_NETMAP:
+                    await self._has_netmap(final=state is State.RUNNING)
+                if state is State.RUNNING:
+                    return
+                if state is State.NEEDS_LOGIN and not self._key_used:
+                    await self._log_in()
         raise TailnetUnavailable("cannot join the tailnet: tailscaled ended; look at its log")
+
+    async def _has_netmap(self, *, final: bool) -> None:
+        if self._on_netmap is None:
+            return
+        try:
+            await self._on_netmap()
+        except TailnetUnavailable:
+            # The backend may announce its netmap a moment before it accepts calls about it; there will be another event.
+            if final:
+                raise
+        else:
+            self._on_netmap = None
 
     async def _log_in(self) -> None:
         if self._auth_key is None:
