@@ -17,20 +17,20 @@ from tests.processes.conftest import ENV, Printed, await_gone, is_running, pytho
 Start = Callable[..., Child]
 
 DEAF = """
-import signal, time
+import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("ready", flush=True)
-time.sleep(600)
+signal.pause()
 """
 POLITE = """
-import signal, sys, time
+import signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("bye"))
 print("ready", flush=True)
-time.sleep(600)
+signal.pause()
 """
 # A deaf child with a deaf child of its own: in its group, or (with "away") in a session of its own.
 FORKING = f"""
-import signal, subprocess, sys, time
+import signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 away = "away" in sys.argv
 grandchild = subprocess.Popen([sys.executable, "-c", {DEAF!r}], start_new_session=away, stdout=subprocess.PIPE)
@@ -38,7 +38,7 @@ grandchild.stdout.readline()
 print("grandchild", grandchild.pid, flush=True)
 if "exit" in sys.argv:
     sys.exit(3)
-time.sleep(600)
+signal.pause()
 """
 # An intermediate parent: spawns through us, tells the pid, and lives on.
 SPAWNING = """
@@ -51,7 +51,7 @@ async def main():
     log = lambda line: print(line.decode(), flush=True)
     child = spawn([sys.executable, "-c", code], name="leaf", env=dict(os.environ), log=log, when_parent_dies=when)
     print("leaf", child.pid, flush=True)
-    await asyncio.sleep(600)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """

@@ -16,12 +16,12 @@ from pathlib import Path
 from elizacloud.processes import end_leftovers, spawn
 
 CHILD = '''
-import subprocess, sys, time
-deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+import signal, subprocess, sys
+deaf = "import signal; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
 grandchild = subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True, stdout=subprocess.PIPE)
 grandchild.stdout.readline()
 print(grandchild.pid, flush=True)
-time.sleep(600)
+signal.pause()
 '''
 
 async def main():
@@ -29,7 +29,7 @@ async def main():
     log = lambda line: print(line.decode(), flush=True)
     child = spawn([sys.executable, "-c", CHILD], name="child", env={"PATH": os.environ["PATH"]}, log=log)
     print(child.pid, flush=True)
-    await asyncio.sleep(600)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """

@@ -1,6 +1,7 @@
 """In virtual time with a scripted process; what real children do is test_child.py's."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,7 +22,9 @@ class Scripted:
     stopped_with: list[float] = field(default_factory=list)
 
     async def wait(self) -> Exit:
-        await asyncio.sleep(self.uptime_seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.uptime_seconds):
+                await asyncio.Event().wait()
         return Exit(1)
 
     async def stop(self, grace_seconds: float) -> Exit:
