@@ -6,11 +6,12 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from elizacloud.model import Cell, Host, utc_now
+from elizacloud.model import Agent, AgentSpec, Cell, Generation, Host, new_agent_id, utc_now
+from elizacloud.states import State, Wanted
 from elizacloud.store import Cipher, Store, new_secret_key, sqlite_url
 
 CELL = Cell("cell-1", "first cell")
@@ -33,3 +34,33 @@ async def open_memory_store(*, clock: Callable[[], datetime] = utc_now) -> Async
             yield store
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def an_agent(
+    name: str = "ada",
+    *,
+    owner_id: str = "owner-1",
+    spec: AgentSpec | None = None,
+    wanted: Wanted = Wanted.RUNNING,
+    at: datetime | None = None,
+) -> Agent:
+    """An agent as a create call makes it, in CELL and on HOST."""
+    at = at or datetime(2026, 1, 2, tzinfo=UTC)
+    return Agent(
+        id=new_agent_id(),
+        owner_id=owner_id,
+        name=name,
+        spec=spec or AgentSpec(),
+        wanted=wanted,
+        state=State.REQUESTED,
+        cell_id=CELL.id,
+        host_id=HOST.id,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+async def created(store: Store, agent: Agent | None = None) -> Agent:
+    """The agent, or one of default, stored with its first generation."""
+    agent = agent or an_agent()
+    return await store.agents.create(agent, Generation(agent.id, 1, created_at=agent.created_at))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from elizacloud.errors import Conflict, Invalid, NotFound
-from elizacloud.model import Agent, AgentSpec, Event, Generation, Run
+from elizacloud.model import Agent, AgentSpec, Event, Generation, Run, is_agent_id
 from elizacloud.states import State, check_move
 from elizacloud.store import rows, tables
 from elizacloud.store.bell import Bell
@@ -249,16 +247,17 @@ def _stale(agent_id: str) -> Conflict:
 
 
 def _cursor(agent: Agent) -> str:
-    return base64.urlsafe_b64encode(json.dumps([agent.created_at.isoformat(), agent.id]).encode()).decode()
+    return base64.urlsafe_b64encode(f"{agent.created_at.isoformat()} {agent.id}".encode()).decode()
 
 
 def _cursor_values(cursor: str) -> tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]:
     try:
-        at, agent_id = json.loads(base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True))
+        text = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+        at, _, agent_id = text.partition(" ")
         created_at = datetime.fromisoformat(at)
-        if created_at.tzinfo is None or not isinstance(agent_id, str):
-            raise ValueError
-    except (ValueError, TypeError, binascii.Error) as error:
+        if created_at.utcoffset() != timedelta(0) or not is_agent_id(agent_id):
+            raise ValueError(text)
+    except ValueError as error:
         raise Invalid(
             "cannot list from there: the cursor is not one of ours; start without", code="invalid_cursor"
         ) from error

@@ -77,8 +77,8 @@ async def insert_or_ignore(connection: AsyncConnection, table: sa.Table, values:
     """Insert the row unless one with its key is there; True when it was inserted. Safe against another transaction."""
     # The two databases share the SQL but SQLAlchemy keeps it in two classes.
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    result = await connection.execute(insert(table).values(values).on_conflict_do_nothing())
-    return result.rowcount == 1
+    statement = insert(table).values(values).on_conflict_do_nothing().returning(sa.literal(1))
+    return await connection.scalar(statement) is not None
 
 
 async def upsert(connection: AsyncConnection, table: sa.Table, values: dict[str, Any]) -> None:

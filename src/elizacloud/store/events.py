@@ -12,7 +12,7 @@ from elizacloud.store import rows, tables
 from elizacloud.store.bell import Bell
 from elizacloud.store.database import Database, advance
 
-_LARGEST = 2**63 - 1
+_LARGEST = 2**63 - 1  # of a BIGINT; clients send back what they like
 _BATCH = 500
 
 
@@ -26,9 +26,8 @@ class Events:
     async def after(self, sequence: int, *, agent_id: str | None = None, limit: int = _BATCH) -> Sequence[Event]:
         """Events with a greater sequence, oldest first, of one agent or of all."""
         table = tables.events
-        query = (
-            sa.select(table).where(table.c.sequence > min(sequence, _LARGEST)).order_by(table.c.sequence).limit(limit)
-        )
+        known = max(0, min(sequence, _LARGEST))
+        query = sa.select(table).where(table.c.sequence > known).order_by(table.c.sequence).limit(limit)
         if agent_id is not None:
             query = query.where(table.c.agent_id == agent_id)
         async with self._database.read() as connection:

@@ -60,7 +60,9 @@ def mapped() -> Iterator[None]:
     """Turn what the database or its driver raises into an Error; ours pass through."""
     try:
         yield
-    except (exc.DBAPIError, exc.TimeoutError, TimeoutError, UnicodeEncodeError, OverflowError, OSError) as error:
+    except (exc.StatementError, exc.TimeoutError, TimeoutError, OSError, UnicodeEncodeError, OverflowError) as error:
+        if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError) and not _unfit(error.orig):
+            raise  # a mistake of ours in the values, met before they reached the database
         raise ours(error) from error
 
 
@@ -68,15 +70,19 @@ def ours(error: Exception) -> Error:
     """The error of ours that stands for a foreign one. Never repeats its text: that holds values and addresses."""
     if isinstance(error, exc.TimeoutError | TimeoutError):
         return StoreUnavailable("cannot use the store: it is too slow or too busy; try again", retry_after_seconds=2)
-    if isinstance(error, UnicodeEncodeError | OverflowError | exc.DataError):
+    cause = error.orig if isinstance(error, exc.StatementError) else error
+    if _unfit(cause) or isinstance(error, exc.DataError):
         return Invalid("cannot store a value: it has a character or a size that no database takes; correct it")
     if isinstance(error, exc.IntegrityError):
         return _violation(error)
-    cause = error.orig if isinstance(error, exc.DBAPIError) else error
     name = getattr(cause, "sqlite_errorname", None)
     if name is not None:
         return _from_sqlite(name)
     return _from_postgresql(getattr(cause, "sqlstate", None) or "")
+
+
+def _unfit(cause: object) -> bool:
+    return isinstance(cause, UnicodeEncodeError | OverflowError)
 
 
 def _violation(error: exc.IntegrityError) -> Error:

@@ -1,0 +1,52 @@
+import pytest
+
+from elizacloud.errors import Misconfigured
+from elizacloud.store import Cipher, Marks, Store, new_secret_key, regressed
+from tests.fakes.store import created
+from tests.store.conftest import KEY, Open
+
+
+async def test_a_store_belongs_to_one_installation(store: Store, open_store: Open, url: str) -> None:
+    await store.installation.ensure("one")
+    await (await open_store(url)).installation.ensure("one")
+    with pytest.raises(Misconfigured, match="belongs to the installation one and this one is two"):
+        await store.installation.ensure("two")
+
+
+async def test_another_secret_key_is_refused_at_open(store: Store, open_store: Open, url: str) -> None:
+    await store.installation.ensure("one")
+    with pytest.raises(Misconfigured, match="written with another secret key; restore that key"):
+        await open_store(url, Cipher(new_secret_key()))
+    await open_store(url, Cipher(new_secret_key(), KEY))
+
+
+async def test_epochs_and_marks_only_grow(store: Store) -> None:
+    before = await store.installation.marks()
+    assert before == Marks(epoch=0, last_event=0)
+    assert [await store.installation.next_epoch() for _ in range(3)] == [1, 2, 3]
+    await created(store)
+    after = await store.installation.marks()
+    assert after == Marks(epoch=3, last_event=1)
+    assert not regressed(after, before)
+    assert not regressed(after, after)
+    assert regressed(before, after)
+    assert regressed(Marks(9, 0), after)
+    assert regressed(Marks(0, 9), after)
+
+
+async def test_on_sqlite_a_later_start_fences_the_earlier_one(open_store: Open, sqlite_url: str) -> None:
+    earlier, later = await open_store(sqlite_url), await open_store(sqlite_url)
+    await earlier.installation.next_epoch()
+    await earlier.owners.ensure("owner-1")
+    await later.installation.next_epoch()
+    await later.owners.ensure("owner-2")
+    with pytest.raises(Misconfigured, match="another control plane was started on it") as caught:
+        await earlier.owners.ensure("owner-3")
+    assert caught.value.reason == "fenced"
+
+
+async def test_on_postgresql_control_planes_write_side_by_side(open_store: Open, postgresql_url: str) -> None:
+    earlier, later = await open_store(postgresql_url), await open_store(postgresql_url)
+    assert await earlier.installation.next_epoch() == 1
+    assert await later.installation.next_epoch() == 2
+    await earlier.owners.ensure("owner-1")
