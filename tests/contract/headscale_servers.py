@@ -57,6 +57,10 @@ class Rig(Protocol):
     """A control server with a client, and what a test can do behind the client's back."""
 
     @property
+    def name(self) -> str:
+        """As the last lines of a test run call it."""
+
+    @property
     def headscale(self) -> Headscale: ...
 
     async def join(self, key: MintedKey, hostname: str = "machine") -> Machine:
@@ -98,6 +102,7 @@ class FakeMachine:
 
 @dataclass
 class FakeRig:
+    name: str = FAKE
     headscale: FakeHeadscale = field(default_factory=FakeHeadscale)
     machines: list[FakeMachine] = field(default_factory=list)
 
@@ -150,6 +155,7 @@ class RealRig:
 
     def __init__(self, directory: Path, binary: Binary, tailscaled: Path) -> None:
         self.server = SupervisedServer(directory / "server", binary, run_dir=directory / "run")
+        self.name = server_name(binary)
         self._directory = directory
         self._tailscaled = tailscaled
         self._machines: list[RealMachine] = []
@@ -204,6 +210,11 @@ class RealRig:
             machine.close()
 
 
+def server_name(binary: Binary) -> str:
+    """Several Headscales are told apart by their files' names."""
+    return binary.kind.value if binary.path.name == binary.kind else f"{binary.kind}-{binary.path.name}"
+
+
 def find_tailscaled() -> Path | None:
     return _named("ELIZACLOUD_TAILSCALED_BIN") or _on_path("tailscaled")
 
@@ -218,12 +229,14 @@ def parameters() -> list[object]:
     found: list[object] = [pytest.param(None, id=FAKE)]
     devcontrol = _named("ELIZACLOUD_DEVCONTROL_BIN") or _on_path("devcontrol")
     if devcontrol:
-        found.append(pytest.param(Binary(Kind.DEVCONTROL, devcontrol, "development"), id="devcontrol"))
+        binary = Binary(Kind.DEVCONTROL, devcontrol, "development")
+        found.append(pytest.param(binary, id=server_name(binary)))
     else:
         found.append(_absent("devcontrol", "no devcontrol: set ELIZACLOUD_DEVCONTROL_BIN"))
     headscales = configured_headscales() or [path for path in [_on_path("headscale")] if path]
     for path in headscales:
-        found.append(pytest.param(Binary(Kind.HEADSCALE, path, _version(path)), id=path.name))
+        binary = Binary(Kind.HEADSCALE, path, _version(path))
+        found.append(pytest.param(binary, id=server_name(binary)))
     if not headscales:
         found.append(_absent("headscale", "no headscale: set ELIZACLOUD_HEADSCALE_BIN or put it on PATH"))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 import pytest
@@ -41,7 +41,8 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def rig(server: Rig) -> AsyncIterator[Rig]:
+async def rig(server: Rig, record_property: Callable[[str, object], None]) -> AsyncIterator[Rig]:
+    record_property("control_server", server.name)
     yield server
     await server.stop_machines()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -104,15 +105,18 @@ class SupervisedServer:
         if self.binary.kind is Kind.HEADSCALE:
             return self._command("--config", str(self._config_file), "serve")
         config = self._config()
+        # A container bridge has a private address; devcontrol refuses any other.
+        private = () if _is_loopback(config.listen_host) else ("--allow-private",)
         debug = ("--debug-listen", self._debug_listen) if self._debug_listen else ()
         return self._command(
             "serve",
             *("--listen", f"{_bracketed(config.listen_host)}:{config.port}"),
-            *("--stun-listen", config.stun_listen),
+            *("--stun-listen", str(config.stun_port)),
             *("--state-dir", str(self.directory)),
             *("--unix-socket", str(self.socket)),
             *("--server-url", config.join_url),
             *("--prefix-v4", PREFIX_V4),
+            *private,
             *debug,
         )
 
@@ -250,6 +254,10 @@ def _can_bind(kind: socket.SocketKind, host: str, port: int) -> bool:
 def _free_port(kind: socket.SocketKind, host: str) -> int:
     with _bound(kind, host, 0) as bound:
         return int(bound.getsockname()[1])
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
 
 
 def _bracketed(host: str) -> str:
