@@ -11,7 +11,8 @@ from pathlib import Path
 
 import structlog
 
-from elizacloud.binaries import Binaries, BinaryMissing
+from elizacloud.binaries import Binaries, BinaryMissing, Progress
+from elizacloud.binaries.progress import silent
 from elizacloud.errors import Misconfigured
 from elizacloud.headscale.remembered import Binary, Kind, load
 from elizacloud.settings import Settings
@@ -50,26 +51,24 @@ def choose(wanted: str, remembered: Kind | None) -> Remote | Supervised | None:
     return Supervised(Kind.HEADSCALE, Path(wanted).expanduser())
 
 
-async def obtain(settings: Settings, directory: Path, binaries: Binaries) -> Remote | Binary:
-    """The control server to use, its binary found, downloaded or built."""
+async def obtain(settings: Settings, directory: Path, progress: Progress = silent) -> Remote | Binary:
+    """The control server to use, its binary found, downloaded or built. Raises BinaryMissing and BinaryUnsupported."""
     remembered = load(directory)
-    match choose(settings.headscale, remembered.kind if remembered else None):
-        case Remote() as remote:
-            return remote
-        case Supervised(Kind.DEVCONTROL):
-            return await _devcontrol(binaries)
-        case Supervised(Kind.HEADSCALE, path):
-            found = await binaries.headscale(path)
-            return Binary(Kind.HEADSCALE, found.path, found.version)
-        case _:
-            try:
-                found = await binaries.headscale()
-            except BinaryMissing as error:
-                log.info("using devcontrol: no headscale can be had here", reason=str(error))
-                return await _devcontrol(binaries)
-            return Binary(Kind.HEADSCALE, found.path, found.version)
+    chosen = choose(settings.headscale, remembered.kind if remembered else None)
+    if isinstance(chosen, Remote):
+        return chosen
+    if chosen is not None and chosen.path is not None:
+        settings = settings.model_copy(update={"headscale_bin": chosen.path})
+    binaries = Binaries.from_settings(settings, progress)
+    if chosen is not None:
+        return await _binary(binaries, chosen.kind)
+    try:
+        return await _binary(binaries, Kind.HEADSCALE)
+    except BinaryMissing as error:
+        log.info("no headscale can be had here, using devcontrol", reason=str(error))
+        return await _binary(binaries, Kind.DEVCONTROL)
 
 
-async def _devcontrol(binaries: Binaries) -> Binary:
-    found = await binaries.devcontrol()
-    return Binary(Kind.DEVCONTROL, found.path, found.version)
+async def _binary(binaries: Binaries, kind: Kind) -> Binary:
+    found = await (binaries.headscale() if kind is Kind.HEADSCALE else binaries.devcontrol())
+    return Binary(kind, found.path, str(found.version or "dev"))

@@ -32,7 +32,7 @@ from elizacloud.settings import Settings
 from elizacloud.store import sqlite_url
 
 FORMAT = 1
-_LONGEST_SOCKET_NAME_BYTES = 40
+_LONGEST_SOCKET_NAME_BYTES = 48
 _SOCKET_PATH_BYTES = 107
 
 
@@ -55,10 +55,6 @@ class DataDir:
     @property
     def relay(self) -> Path:
         return private_dir(self.path / "relay")
-
-    @property
-    def agents(self) -> Path:
-        return private_dir(self.path / "agents")
 
     @property
     def logs(self) -> Path:

@@ -19,8 +19,6 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 import aiohttp
 import structlog
 from pydantic import SecretStr
@@ -33,7 +31,8 @@ from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.failing import first_error
 from elizacloud.app.listening import listening_socket, remembered_report_address, url_of
 from elizacloud.app.relay_node import RelayNode
-from elizacloud.binaries import Binaries
+from elizacloud.binaries import Binaries, Progress
+from elizacloud.binaries.progress import silent
 from elizacloud.errors import Misconfigured, Unavailable
 from elizacloud.headscale.bootstrap import bootstrap, ensure_policy
 from elizacloud.headscale.client import USER, HeadscaleClient
@@ -42,17 +41,15 @@ from elizacloud.headscale.server import STOP_GRACE_SECONDS, SupervisedServer
 from elizacloud.processes import end_leftovers
 from elizacloud.settings import Settings, child_environment, is_loopback
 
-if TYPE_CHECKING:
-    from elizacloud.binaries import Progress
-
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.02
 RELAY_MEMORY_LIMIT = "128MiB"
+AGENT_MEMORY_LIMIT = "64MiB"
 
 log = structlog.get_logger()
 
 
-def run(settings: Settings, *, ready_file: Path | None = None, progress: Progress | None = None) -> None:
+def run(settings: Settings, *, ready_file: Path | None = None, progress: Progress = silent) -> None:
     """Run until SIGINT or SIGTERM. Raises an Error, with nothing left running, when it cannot start."""
     data = open_data_dir(settings)
     data.lock("up", "elizacloud up")
@@ -63,7 +60,7 @@ def run(settings: Settings, *, ready_file: Path | None = None, progress: Progres
         raise first_error(group) from group
 
 
-async def _run(settings: Settings, data: DataDir, ready_file: Path | None, progress: Progress | None) -> None:
+async def _run(settings: Settings, data: DataDir, ready_file: Path | None, progress: Progress) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -103,10 +100,10 @@ async def _announce(running: Running, cloud: _Cloud, data: DataDir, ready_file: 
 class _Cloud:
     """The children, and what each needs of those before it."""
 
-    def __init__(self, settings: Settings, data: DataDir, progress: Progress | None) -> None:
+    def __init__(self, settings: Settings, data: DataDir, progress: Progress) -> None:
         self._settings = settings
         self._data = data
-        self._binaries = Binaries.from_settings(settings, progress)
+        self._progress = progress
         self._children: Children | None = None
         self._headscale: HeadscaleClient | None = None
         self.operator_token = data.operator_token(settings)
@@ -115,7 +112,7 @@ class _Cloud:
             "api": settings.api_socket or data.sockets / "api.sock",
             "link": settings.link_socket or data.sockets / "link.sock",
             "tailscaled": settings.tailscaled_socket or data.sockets / "relay" / "tailscaled.sock",
-            "process_host": settings.process_host_socket or data.sockets / "host.sock",
+            "process_host": settings.process_host_socket or data.sockets / "agents" / "host.sock",
         }
 
     async def start(self, group: asyncio.TaskGroup) -> Running:
@@ -123,8 +120,8 @@ class _Cloud:
         settings, data = self._settings, self._data
         front = listening_socket(settings.host, settings.port)
         url = settings.public_url or url_of(front)
-        tailscaled = (await self._binaries.tailscaled()).path
-        server = await obtain(settings, data.control_server, self._binaries)
+        tailscaled = (await Binaries.from_settings(settings, self._progress).tailscaled()).path
+        server = await obtain(settings, data.control_server, self._progress)
         _check_exposure(settings.host, None if isinstance(server, Remote) else server.kind)
         self._children = children = Children(group, data.logs)
 
@@ -194,9 +191,10 @@ class _Cloud:
         argv: list[str | Path] = [
             *(sys.executable, "-m", "elizacloud.runtime.process.host"),
             *("--socket", self._sockets["process_host"]),
-            *("--data-dir", self._data.agents),
-            *("--run-dir", self._data.sockets / "agents"),
+            *("--data-dir", self._data.path),
             *("--tailscaled", tailscaled),
+            *("--tailscaled-memory-limit", AGENT_MEMORY_LIMIT),
+            *("--log-level", self._settings.log_level),
         ]
         return ChildSpec("process host", argv, child_environment(), when_parent_dies=signal.SIGTERM, grace_seconds=15)
 

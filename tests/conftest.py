@@ -1,0 +1,54 @@
+"""What every test may rely on: tailscaled and devcontrol exist, and the last lines say what ran on which control server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+
+import pytest
+
+from elizacloud.binaries import Binaries, show_progress
+from elizacloud.settings import load_settings
+
+CONTROL_SERVER = "control_server"
+"""The user property by which a test says which control server it ran on."""
+
+ran: Counter[str] = Counter()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find tailscaled and devcontrol, or build them once: every test of a tailnet needs both."""
+    if config.option.collectonly or config.option.help:
+        return
+    with show_progress() as progress:
+        binaries = Binaries.from_settings(load_settings().settings, progress)
+        os.environ["ELIZACLOUD_TAILSCALED_BIN"] = str(asyncio.run(binaries.tailscaled()).path)
+        os.environ["ELIZACLOUD_DEVCONTROL_BIN"] = str(asyncio.run(binaries.devcontrol()).path)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and not report.skipped:
+        ran.update(str(value) for name, value in report.user_properties if name == CONTROL_SERVER)
+
+
+def configured_headscales() -> list[str]:
+    """The real Headscales that this run was given."""
+    return [path for path in os.environ.get("ELIZACLOUD_HEADSCALE_BIN", "").split(":") if path]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A Headscale that was configured and ran nothing is a failure: it would look like a pass."""
+    idle = configured_headscales() and not any(name.startswith("headscale") for name in ran)
+    if idle and session.exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.section("control servers")
+    for name, count in sorted(ran.items()):
+        terminalreporter.line(f"{name}: {count} cases")
+    if not configured_headscales():
+        terminalreporter.line("headscale: 0 cases (set ELIZACLOUD_HEADSCALE_BIN to run them on a real one)")
+    elif not any(name.startswith("headscale") for name in ran):
+        terminalreporter.line("headscale: configured, and not one case ran: that is a failure", red=True)
