@@ -7,7 +7,6 @@ random bits. Only the SHA-256 is stored: a fast hash is enough for a secret that
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
 import string
@@ -18,9 +17,6 @@ from pydantic import SecretStr
 from elizacloud.errors import Unauthenticated
 
 API_TOKEN_PREFIX = "ec_"  # noqa: S105 - a prefix, not a secret
-JOIN_TOKEN_PREFIX = "ecj_"  # noqa: S105
-BUSY_TOKEN_PREFIX = "ecb_"  # noqa: S105
-AGENT_TOKEN_PREFIX = "eca_"  # noqa: S105
 
 _ALPHABET = string.ascii_letters + string.digits
 _ID_LENGTH = 12
@@ -45,11 +41,6 @@ def mint_api_token() -> MintedToken:
     return MintedToken(token_id, SecretStr(value), token_sha256(value))
 
 
-def mint_secret(prefix: str) -> SecretStr:
-    """A credential that is not an API token: an agent's own token, or one that its container reports with."""
-    return SecretStr(prefix + _random(_SECRET_LENGTH))
-
-
 def _random(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
@@ -58,11 +49,6 @@ def token_sha256(value: str | SecretStr) -> str:
     """The hex SHA-256 by which a token is stored and looked up."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_token(value: SecretStr, sha256: str | None) -> bool:
-    """True when the value is the token with that hash; compared in constant time, False when there is no hash."""
-    return sha256 is not None and hmac.compare_digest(token_sha256(value), sha256)
 
 
 def parse_bearer(authorization: str | None) -> SecretStr:

@@ -1,0 +1,40 @@
+"""When to try again: exponential with jitter and a cap, for steps that fail and for instances that die. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from elizacloud.model import Run
+
+FIRST_SECONDS = 0.5
+LONGEST_SECONDS = 300.0
+QUICK_DEATH_SECONDS = 60.0
+"""An instance that ends sooner after its start died of something that a new start will not cure."""
+LOOK_BACK_RUNS = 10
+
+
+def backoff_seconds(attempts: int, chance: float = 1.0) -> float:
+    """The pause after so many failed attempts: doubled each time, up to the cap; `chance` (0 to 1) moves its upper half."""
+    longest = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(max(attempts, 1) - 1, 32))
+    return longest * (0.5 + chance / 2)
+
+
+def quick_deaths(runs: Sequence[Run]) -> int:
+    """How many runs in a row, from the newest one back, died soon after they started. `runs` has the newest first."""
+    deaths = 0
+    for run in runs:
+        if run.started_at is None or run.ended_at is None or not died(run):
+            break
+        if run.ended_at - run.started_at > timedelta(seconds=QUICK_DEATH_SECONDS):
+            break
+        deaths += 1
+    return deaths
+
+
+STOPPED_BY_US = "stopped"
+"""The end reason of a run that did not die: its owner or a repair stopped it."""
+
+
+def died(run: Run) -> bool:
+    return run.ended_at is not None and not (run.end_reason or "").startswith(STOPPED_BY_US)

@@ -1,0 +1,150 @@
+"""What a container may tell and ask of its own agent, with the tokens of its present run. All of it is bounded.
+
+A wrong token and a wrong id look the same, so that nobody learns which ids are taken.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from pydantic import SecretStr
+
+from elizacloud.agents.credentials import check_busy_token, check_join_token
+from elizacloud.agents.drive import Driver
+from elizacloud.agents.identity import has_joined
+from elizacloud.agents.parts import Parts
+from elizacloud.agents.steps.launching import EXTERNAL_KEY_LIFETIME_SECONDS, forget_node, mint
+from elizacloud.errors import Conflict, Invalid, NotFound, TooMany
+from elizacloud.headscale.protocol import MintedKey
+from elizacloud.model import Run
+from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Phase
+from elizacloud.states import State, Wanted
+from elizacloud.store import Record
+
+BUSY_MAX_SECONDS = 3600.0
+REKEY_GAP_SECONDS = 30.0
+REPORT_GAP_SECONDS = 5.0
+"""A report that differs from the record costs Headscale a call; so often at most."""
+_ALIVE = frozenset({State.STARTED, State.JOINED, State.READY})
+
+
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    key: MintedKey
+    join_url: str
+
+
+class Containers:
+    def __init__(self, parts: Parts, driver: Driver) -> None:
+        self._parts = parts
+        self._driver = driver
+        self._looked_at: dict[str, datetime] = {}
+        self._rekeyed_at: dict[str, datetime] = {}
+
+    async def report_address(self, agent_id: str, token: SecretStr, address: str) -> bool:
+        """True when Headscale has that address for it; False when Headscale has none yet; Conflict when it differs.
+
+        The report is a hint to look, and is never stored.
+        """
+        record = await self._load(agent_id)
+        check_join_token(record.run if record else None, token)
+        assert record is not None
+        try:
+            reported = str(ipaddress.ip_address(address))
+        except ValueError:
+            raise Invalid("cannot read headscaleIp: give one IPv4 or IPv6 address", code="invalid_address") from None
+        generation = record.generation
+        if record.agent.state is State.STARTED:
+            self._parts.lookout.reported(agent_id)
+            self._driver.wake(agent_id)
+        if generation.node_id is None:
+            return False
+        if reported in (generation.ipv4, generation.ipv6):
+            return True
+        if self._may_look(agent_id):
+            node = await self._parts.place.headscale.get_node(generation.node_id)
+            if node is None:
+                return False
+            if reported in (node.ipv4, node.ipv6):
+                self._driver.wake(agent_id, suspected=True)
+                return True
+        raise Conflict("cannot accept the address: Headscale has another one for this node", code="address_differs")
+
+    async def rekey(self, agent_id: str, token: SecretStr) -> Rekeyed:
+        """A new key for the same generation, when its node is missing or its instance ended with exit code 78.
+
+        Raises Conflict `not_needed` otherwise, TooMany, and what Headscale's client raises.
+        """
+        async with self._driver.turn(agent_id):
+            record = await self._load(agent_id)
+            check_join_token(record.run if record else None, token)
+            assert record is not None
+            agent = record.agent
+            if agent.wanted is not Wanted.RUNNING or agent.state not in _ALIVE:
+                raise Conflict("cannot give it a new key: it is not meant to run now", code="not_running")
+            if not await self._has_lost_its_node(record):
+                raise Conflict("cannot give it a new key: it needs none", code="not_needed")
+            now = self._parts.now()
+            before = self._rekeyed_at.get(agent_id)
+            if before is not None and now - before < timedelta(seconds=REKEY_GAP_SECONDS):
+                raise TooMany(
+                    "cannot give it a new key so soon after the last one: try later",
+                    code="rekeyed_too_soon",
+                    retry_after_seconds=REKEY_GAP_SECONDS,
+                )
+            self._rekeyed_at[agent_id] = now
+            return await self._give_new_key(record)
+
+    async def busy(self, agent_id: str, token: SecretStr, seconds: float) -> datetime:
+        """It works and must not be paused until then; at most BUSY_MAX_SECONDS from now."""
+        record = await self._load(agent_id)
+        check_busy_token(record.run if record else None, token)
+        if not 0 <= seconds <= BUSY_MAX_SECONDS:
+            raise Invalid(
+                f"cannot be busy for {seconds} seconds: give 0 to {BUSY_MAX_SECONDS:.0f}", code="invalid_lease"
+            )
+        until = self._parts.now() + timedelta(seconds=seconds)
+        self._parts.busy_until[agent_id] = until
+        return until
+
+    async def _load(self, agent_id: str) -> Record | None:
+        try:
+            return await self._parts.journal.load(agent_id)
+        except NotFound:
+            return None
+
+    def _may_look(self, agent_id: str) -> bool:
+        now, before = self._parts.now(), self._looked_at.get(agent_id)
+        if before is not None and now - before < timedelta(seconds=REPORT_GAP_SECONDS):
+            return False
+        self._looked_at[agent_id] = now
+        return True
+
+    async def _has_lost_its_node(self, record: Record) -> bool:
+        """Seen by us and not said by the container: its node is not there, or its instance ended with a dead key."""
+        generation, run = record.generation, record.run
+        if generation.node_id is not None:
+            return await self._parts.place.headscale.get_node(generation.node_id) is None
+        if run is not None and run.runtime_ref is not None:
+            instance = await self._parts.place.runtime.inspect(run.runtime_ref)
+            return instance is not None and instance.phase is Phase.EXITED and instance.exit_code == EXIT_KEY_DEAD
+        nodes = await self._parts.place.headscale.list_nodes()
+        return self._key_is_over(run) and not any(has_joined(node, generation) for node in nodes)
+
+    def _key_is_over(self, run: Run | None) -> bool:
+        """An agent that was started by hand too late finds its key expired."""
+        lifetime = timedelta(seconds=EXTERNAL_KEY_LIFETIME_SECONDS)
+        return run is not None and run.started_at is not None and self._parts.now() - run.started_at > lifetime
+
+    async def _give_new_key(self, record: Record) -> Rekeyed:
+        if record.generation.preauth_key_id is not None:
+            await self._parts.place.headscale.expire_preauth_key(record.generation.preauth_key_id)
+        key = await mint(self._parts, record)
+        generation = replace(forget_node(record.generation), preauth_key_id=key.id)
+        self._parts.lookout.expect(record.agent.id)
+        await self._parts.journal.save(
+            record, step="rekey", to=State.STARTED, reason="its node is gone; it got a new key", generation=generation
+        )
+        return Rekeyed(key, self._parts.place.join_url)

@@ -1,0 +1,219 @@
+"""Walks every agent through the table of states: whoever is woken gets a task, never two for one agent.
+
+A wake is only ever a hint to look again, so wakes that come while an agent is at work merge into one more look. A step that
+fails is written into the agent with its reason and the time of the next try, which survives a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+import structlog
+
+from elizacloud.agents.backoff import backoff_seconds
+from elizacloud.agents.journal import Overtaken
+from elizacloud.agents.parts import Later, Outcome, Parts, StepFailed, Waiting
+from elizacloud.agents.steps import LOOKS, STEPS, check
+from elizacloud.agents.steps.joining import STEADY_PROBE_SECONDS
+from elizacloud.errors import Conflict, Error, NotFound
+from elizacloud.model import Failure
+from elizacloud.states import Due, State, Step, next_step
+from elizacloud.store import Record
+
+log = structlog.get_logger()
+
+ACTS_AT_ONCE = 16
+LOOKS_AT_ONCE = 256
+LOOK_SECONDS = 20.0
+"""The longest that one look may take; the step itself may be due for as long as the table of states says."""
+_LOST_STORE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where an agent stood when it was last looked at, and since when (time of the loop)."""
+
+    at: tuple[State, int, int]
+    since: float
+
+
+class Driver:
+    """`run` it once; `wake` it from anywhere in the same loop."""
+
+    def __init__(self, parts: Parts, *, random: Random | None = None) -> None:
+        self._parts = parts
+        self._random = random or Random()
+        self._woken: dict[str, bool] = {}
+        """By agent, oldest first: whether something odd was seen about it."""
+        self._changed = asyncio.Event()
+        self._at_work: set[str] = set()
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._places: dict[str, _Place] = {}
+        self._acts = asyncio.Semaphore(ACTS_AT_ONCE)
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+    def wake(self, agent_id: str, *, suspected: bool = False) -> None:
+        """Look at the agent soon. `suspected`: a sweep or a relay saw something odd, so look at its node too."""
+        self._woken[agent_id] = self._woken.get(agent_id, False) or suspected
+        self._changed.set()
+
+    def wake_in(self, agent_id: str, seconds: float) -> None:
+        """Look at the agent in so many seconds, instead of at an earlier set time."""
+        self._forget_timer(agent_id)
+        self._timers[agent_id] = asyncio.get_running_loop().call_later(seconds, self.wake, agent_id)
+
+    @asynccontextmanager
+    async def turn(self, agent_id: str) -> AsyncIterator[None]:
+        """Nothing else acts for this agent inside the block; it is looked at again after it."""
+        async with self._turns.setdefault(agent_id, asyncio.Lock()):
+            yield
+        self.wake(agent_id)
+
+    async def run(self) -> None:
+        """Until cancelled. Begins with every agent that is not gone."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for record in await self._parts.store.agents.records():
+                    self._take_up(record)
+                while True:
+                    await self._changed.wait()
+                    self._changed.clear()
+                    for agent_id in [agent_id for agent_id in self._woken if agent_id not in self._at_work]:
+                        suspected = self._woken.pop(agent_id)
+                        self._at_work.add(agent_id)
+                        tasks.create_task(self._work(agent_id, suspected), name=f"agent {agent_id}")
+        finally:
+            for agent_id in list(self._timers):
+                self._forget_timer(agent_id)
+
+    def _take_up(self, record: Record) -> None:
+        """After a start of the control plane: relays are told again, and whatever was due is done."""
+        agent = record.agent
+        self._parts.journal.tell(record)
+        if agent.state is State.READY and agent.agent_ready:
+            # The first sweep finds what happened to it meanwhile; probes of all at once would be a crowd.
+            self.wake_in(agent.id, self._random.random() * STEADY_PROBE_SECONDS)
+        elif agent.failure is not None and agent.failure.retry_at is not None:
+            self.wake_in(agent.id, max(0.0, (agent.failure.retry_at - self._parts.now()).total_seconds()))
+        else:
+            self.wake(agent.id)
+
+    async def _work(self, agent_id: str, suspected: bool) -> None:
+        self._forget_timer(agent_id)
+        try:
+            async with self._turns.setdefault(agent_id, asyncio.Lock()):
+                seconds = await self._advance(agent_id, suspected)
+        except Error as error:
+            # Not even the failure could be written: nothing is known, so look again.
+            log.warning("cannot drive the agent", agent=agent_id, reason=str(error))
+            seconds = _LOST_STORE_SECONDS * (1 + self._random.random())
+        except Exception:
+            log.exception("a step has a bug", agent=agent_id)
+            seconds = backoff_seconds(10, self._random.random())
+        finally:
+            self._at_work.discard(agent_id)
+            if agent_id in self._woken:
+                self._changed.set()
+        if seconds is not None:
+            self.wake_in(agent_id, seconds)
+
+    async def _advance(self, agent_id: str, suspected: bool) -> float | None:
+        """Take steps until there is nothing to do now; returns in how many seconds to look again."""
+        while True:
+            try:
+                record = await self._parts.journal.load(agent_id)
+            except NotFound:
+                return None
+            if record.agent.state is State.GONE:
+                self._forget(agent_id)
+                return None
+            due = next_step(record.agent.state, record.agent.wanted)
+            if due is not None and (held := self._held_seconds(record, due)) is not None:
+                return held
+            try:
+                outcome = await self._step(record, due, suspected)
+            except Overtaken:
+                continue
+            except Conflict as conflict:
+                if conflict.reason != "stale":
+                    return await self._fail(agent_id, due, conflict)
+            except TimeoutError:
+                late = StepFailed("it took too long", code="step_timeout")
+                return await self._fail(agent_id, due, late)
+            except Error as error:
+                return await self._fail(agent_id, due, error)
+            suspected = False
+            if isinstance(outcome, Later):
+                return outcome.seconds
+
+    async def _step(self, record: Record, due: Due | None, suspected: bool) -> Outcome:
+        waiting = self._waiting(record, due)
+        if due is None or due.step in LOOKS:
+            async with self._looks, asyncio.timeout(LOOK_SECONDS):
+                if due is None:
+                    return await check(self._parts, record, waiting, suspected=suspected)
+                return await STEPS[due.step](self._parts, record, waiting)
+        async with self._acts, asyncio.timeout(due.within_seconds):
+            if due.via is not None and record.agent.state is not due.via:
+                record = await self._parts.journal.save(record, step=due.step, to=due.via)
+            return await STEPS[due.step](self._parts, record, waiting)
+
+    def _held_seconds(self, record: Record, due: Due) -> float | None:
+        """How long an act that failed is still held back; None when it may be tried."""
+        failure = record.agent.failure
+        if failure is None or failure.retry_at is None or failure.step != due.step or due.step in LOOKS:
+            return None
+        left = (failure.retry_at - self._parts.now()).total_seconds()
+        return left if left > 0 else None
+
+    def _waiting(self, record: Record, due: Due | None) -> Waiting:
+        agent = record.agent
+        at = (agent.state, agent.generation, agent.run)
+        place = self._places.get(agent.id)
+        if place is None or place.at != at:
+            place = self._places[agent.id] = _Place(at, asyncio.get_running_loop().time())
+        return Waiting(place.since, due.within_seconds if due else 0.0)
+
+    async def _fail(self, agent_id: str, due: Due | None, error: Error) -> float:
+        """Write the failure into the agent; returns in how many seconds to try again."""
+        record = await self._parts.journal.load(agent_id)
+        before = record.agent.failure
+        step = due.step if due is not None else Step.AWAIT_READY
+        again = before is not None and before.step == step and before.code == error.reason
+        attempts = before.attempts + 1 if before is not None and again else 1
+        fix = ""
+        if isinstance(error, StepFailed):
+            attempts, fix = error.attempts or attempts, error.fix
+        seconds = error.retry_after_seconds or backoff_seconds(attempts, self._random.random())
+        failure = Failure(
+            step=step,
+            reason=str(error),
+            code=error.reason,
+            attempts=attempts,
+            retry_at=self._parts.now() + timedelta(seconds=seconds),
+            fix=fix,
+        )
+        # One event and one line a reason, not one a try.
+        told = before is not None and again and before.reason == failure.reason
+        if not told:
+            log.warning("step failed", agent=agent_id, step=step.value, reason=str(error), code=error.reason)
+        try:
+            await self._parts.journal.save(record, step=step, reason="" if told else str(error), failure=failure)
+        except Overtaken:
+            return 0.0
+        return seconds
+
+    def _forget(self, agent_id: str) -> None:
+        self._places.pop(agent_id, None)
+        self._turns.pop(agent_id, None)
+        self._forget_timer(agent_id)
+
+    def _forget_timer(self, agent_id: str) -> None:
+        if (timer := self._timers.pop(agent_id, None)) is not None:
+            timer.cancel()

@@ -1,0 +1,36 @@
+"""Which node is an agent's: pure checks of what Headscale lists. Hostname and address prove nothing and are not looked at.
+
+A node key can be registered again with another agent's key, even with a spent one, and then carries that key's id while
+its tags stay (hscontrol/state/state.go, v0.29.2): so both the key's id and the agent's own tag are required.
+"""
+
+from __future__ import annotations
+
+from elizacloud.headscale.protocol import Node
+from elizacloud.model import Generation, agent_tag
+
+
+def has_joined(node: Node, generation: Generation) -> bool:
+    """True when this node joined with the key that was minted for this generation, and has an address."""
+    return (
+        generation.preauth_key_id is not None
+        and node.preauth_key_id == generation.preauth_key_id
+        and agent_tag(generation.agent_id) in node.tags
+        and node.ipv4 is not None
+    )
+
+
+def drift(node: Node, generation: Generation) -> str:
+    """What about the pinned node is no longer what was pinned, as words for a sentence; empty when nothing.
+
+    A node key changes when a machine logs in again, which is its good right; the other three never do by themselves.
+    """
+    if node.id != generation.node_id:
+        return f"it is node {node.id} and not {generation.node_id}"
+    if agent_tag(generation.agent_id) not in node.tags:
+        return "it no longer carries the agent's tag"
+    if node.preauth_key_id != generation.preauth_key_id:
+        return "it was registered again with another key"
+    if generation.machine_key is not None and node.machine_key != generation.machine_key:
+        return "it belongs to another machine"
+    return ""

@@ -1,0 +1,112 @@
+"""The agents' half of a control plane, put together: give it a store, a place and the relays, and `run` it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from random import Random
+
+import structlog
+
+from elizacloud.agents.backoff import backoff_seconds
+from elizacloud.agents.containers import Containers
+from elizacloud.agents.drive import Driver
+from elizacloud.agents.journal import Journal
+from elizacloud.agents.lookout import Lookout
+from elizacloud.agents.operations import Operations
+from elizacloud.agents.parts import Parts
+from elizacloud.agents.place import Place
+from elizacloud.agents.reconcile.observe import look_outside
+from elizacloud.agents.reconcile.sweep import Sweeper
+from elizacloud.agents.shared_look import SharedLook
+from elizacloud.agents.together import closing
+from elizacloud.errors import Error
+from elizacloud.model import Cell, Host, utc_now
+from elizacloud.settings import Settings
+from elizacloud.store import Store
+from elizacloud.upstreams import PeerSeen, Relays
+
+log = structlog.get_logger()
+
+_OUTSIDE_GAP_SECONDS = 1.0
+
+
+class Lifecycle:
+    """`operations` and `containers` are for the API; `peer_seen` and `wake` are for the link to the relays."""
+
+    def __init__(
+        self,
+        store: Store,
+        place: Place,
+        relays: Relays,
+        settings: Settings,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        random: Random | None = None,
+    ) -> None:
+        self._random = random or Random()
+        self._parts = parts = Parts(
+            store=store,
+            place=place,
+            relays=relays,
+            settings=settings,
+            now=now,
+            journal=Journal(store, relays),
+            lookout=Lookout(place.headscale, poll_seconds=settings.poll_seconds),
+            outside=SharedLook(lambda: look_outside(place), gap_seconds=_OUTSIDE_GAP_SECONDS),
+        )
+        self._wakes: asyncio.Queue[str] = asyncio.Queue()
+        self._driver = Driver(parts, random=self._random)
+        self.operations = Operations(parts, self._driver)
+        self.containers = Containers(parts, self._driver)
+        self.sweeper = Sweeper(parts, lambda agent_id: self._driver.wake(agent_id, suspected=True), random=self._random)
+
+    async def prepare(self) -> None:
+        """Make the place known to the store and all agents to the relays; before anything is created or served."""
+        store, place = self._parts.store, self._parts.place
+        await store.places.ensure_cell(Cell(place.cell_id, place.cell_id))
+        await store.places.ensure_host(Host(place.host_id, place.host_id, place.runtime.kind))
+        for record in await store.agents.records():
+            self._parts.journal.tell(record)
+
+    async def run(self) -> None:
+        """Drive all agents until cancelled; begins where the last control plane stopped."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._driver.run(), name="drive agents")
+            tasks.create_task(self._watch_runtime(), name="watch the runtime")
+            tasks.create_task(self._serve_wakes(), name="wake agents")
+            tasks.create_task(self.sweeper.run(), name="sweep")
+
+    def peer_seen(self, peer: PeerSeen) -> None:
+        """A relay's netmap shows or changed a node."""
+        agent_id = self._parts.lookout.saw(peer)
+        if agent_id is not None:
+            self._driver.wake(agent_id)
+
+    def wake(self, agent_id: str) -> None:
+        """A relay holds a request for an agent that is paused."""
+        self._wakes.put_nowait(agent_id)
+
+    async def _serve_wakes(self) -> None:
+        while True:
+            agent_id = await self._wakes.get()
+            try:
+                await self.operations.wake(agent_id)
+            except Error as error:
+                log.warning("cannot wake the agent", agent=agent_id, reason=str(error))
+
+    async def _watch_runtime(self) -> None:
+        """Look at an agent as soon as its instance changes. A hint only: the sweep sees what is missed here."""
+        failures = 0
+        while True:
+            try:
+                async with closing(self._parts.place.runtime.watch()) as changes:
+                    async for instance in changes:
+                        failures = 0
+                        if instance.labels.installation_id == self._parts.place.installation_id:
+                            self._driver.wake(instance.labels.agent_id)
+            except Error as error:
+                log.warning("cannot watch the runtime", reason=str(error))
+            failures += 1
+            await asyncio.sleep(backoff_seconds(failures, self._random.random()))

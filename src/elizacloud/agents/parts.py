@@ -1,0 +1,87 @@
+"""What every step works with, and what a step says when it is through. A step raises an Error when it failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from elizacloud.agents.handover import Handover
+from elizacloud.agents.journal import Journal
+from elizacloud.agents.lookout import Lookout
+from elizacloud.agents.place import Place
+from elizacloud.agents.reconcile.observe import Outside
+from elizacloud.agents.shared_look import SharedLook
+from elizacloud.errors import Error
+from elizacloud.settings import Settings
+from elizacloud.store import Store
+from elizacloud.upstreams import Relays
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The step is done: look at the table of states again, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Not yet, or nothing to do: look again after so many seconds (None: only when woken)."""
+
+    seconds: float | None
+
+
+Outcome = Moved | Later
+
+
+class StepFailed(Error):
+    """A step did not come to its end. `fix` says what a person can do; `attempts` counts what the step counts, if given."""
+
+    code, status = "step_failed", 500
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        fix: str = "",
+        attempts: int | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, code=code, retry_after_seconds=retry_after_seconds)
+        self.fix = fix
+        self.attempts = attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long the step has been due: since the agent came into its present state, generation and run."""
+
+    since: float
+    within_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return asyncio.get_running_loop().time() - self.since
+
+    @property
+    def is_over(self) -> bool:
+        return self.seconds >= self.within_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    store: Store
+    place: Place
+    relays: Relays
+    settings: Settings
+    now: Callable[[], datetime]
+    journal: Journal
+    lookout: Lookout
+    outside: SharedLook[Outside]
+    """One look at all that exists outside, shared by all deletions that want to see that they are through."""
+    handover: Handover = field(default_factory=Handover)
+    clean_sweeps: dict[str, int] = field(default_factory=dict)
+    """By agent: how many looks in a row found nothing of it."""
+    busy_until: dict[str, datetime] = field(default_factory=dict)
+    """By agent: until when its container said that it works and must not be paused."""

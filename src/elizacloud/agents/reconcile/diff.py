@@ -1,0 +1,130 @@
+"""What differs between the store and the world, as data. Pure: one look in, findings out.
+
+Only what carries this installation's label or tag is looked at: others share the runtime and the Headscale with us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from elizacloud.agents.identity import drift
+from elizacloud.agents.reconcile.observe import Outside
+from elizacloud.headscale.protocol import Node, PreAuthKey
+from elizacloud.model import installation_tag
+from elizacloud.runtime.protocol import Instance, Phase
+from elizacloud.states import State
+from elizacloud.store import Record
+
+_AGENT_TAG = "tag:a-"
+_RUNS_HERE = frozenset({State.STARTED, State.JOINED, State.READY, State.PAUSED})
+_HAS_JOINED = frozenset({State.JOINED, State.READY, State.PAUSED})
+_ENDING = frozenset({State.DELETING, State.TOMBSTONE})
+
+
+class Kind(StrEnum):
+    ORPHAN_INSTANCE = "instance of no agent"
+    OLD_RUN = "instance of an old run"
+    LATER_RUN = "instance of a run that the store does not know"
+    INSTANCE_GONE = "instance gone"
+    ORPHAN_NODE = "node of no agent"
+    EXTRA_NODE = "second node of an agent"
+    NODE_GONE = "node gone"
+    NODE_CHANGED = "node changed"
+    ADDRESS_CHANGED = "address changed"
+    ORPHAN_KEY = "key of no agent"
+    LIVE_KEY = "key alive after the join"
+
+
+REMOVALS = frozenset({Kind.ORPHAN_INSTANCE, Kind.OLD_RUN, Kind.ORPHAN_NODE, Kind.EXTRA_NODE, Kind.ORPHAN_KEY})
+"""Findings whose repair destroys something: they have to be seen twice, and not too many at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`about` is the instance's ref, the node's or the key's id; `agent_id` the agent that it belongs or belonged to."""
+
+    kind: Kind
+    agent_id: str
+    about: str
+    detail: str = ""
+
+
+def diff(records: Sequence[Record], outside: Outside, *, installation_id: str, now: datetime) -> list[Finding]:
+    """All findings, in an order in which they may be repaired: instances, then nodes, then keys."""
+    known = {record.agent.id: record for record in records}
+    ours = installation_tag(installation_id)
+    nodes = {node.id: node for node in outside.nodes}
+    found: list[Finding] = []
+    for instance in outside.instances:
+        found += _of_instance(instance, known.get(instance.labels.agent_id))
+    instances = {(i.labels.agent_id, i.labels.generation, i.labels.run): i for i in outside.instances}
+    for record in records:
+        found += _of_record(record, instances.get(_run_key(record)), nodes)
+    for node in outside.nodes:
+        if ours in node.tags:
+            found += _of_node(node, known.get(agent_of(node.tags)))
+    used = {node.preauth_key_id for node in outside.nodes}
+    for key in outside.keys:
+        if ours in key.tags:
+            found += _of_key(key, known.get(agent_of(key.tags)), is_used=key.id in used, now=now)
+    return found
+
+
+def agent_of(tags: tuple[str, ...]) -> str:
+    """The agent that a node's or key's tags name; empty when they name none."""
+    return next((tag.removeprefix(_AGENT_TAG) for tag in tags if tag.startswith(_AGENT_TAG)), "")
+
+
+def _run_key(record: Record) -> tuple[str, int, int]:
+    return (record.agent.id, record.agent.generation, record.agent.run)
+
+
+def _of_instance(instance: Instance, record: Record | None) -> Iterator[Finding]:
+    labels = instance.labels
+    if record is None:
+        yield Finding(Kind.ORPHAN_INSTANCE, labels.agent_id, instance.ref)
+        return
+    present, theirs = (record.agent.generation, record.agent.run), (labels.generation, labels.run)
+    if theirs < present and record.agent.state not in _ENDING:
+        yield Finding(Kind.OLD_RUN, labels.agent_id, instance.ref, f"run {theirs[0]}.{theirs[1]}")
+    elif labels.generation > record.agent.generation or labels.run > record.agent.run + 1:
+        # One ahead is a run that is being created just now, or whose creation was cut off: the next start meets it.
+        yield Finding(Kind.LATER_RUN, labels.agent_id, instance.ref, f"run {theirs[0]}.{theirs[1]}")
+
+
+def _of_record(record: Record, instance: Instance | None, nodes: dict[str, Node]) -> Iterator[Finding]:
+    agent, generation, run = record.agent, record.generation, record.run
+    if agent.state in _RUNS_HERE and not agent.external:
+        ref = run.runtime_ref if run is not None and run.runtime_ref else ""
+        if instance is None or instance.phase is Phase.EXITED:
+            yield Finding(Kind.INSTANCE_GONE, agent.id, ref)
+    if agent.state in _HAS_JOINED and generation.node_id is not None:
+        node = nodes.get(generation.node_id)
+        if node is None:
+            yield Finding(Kind.NODE_GONE, agent.id, generation.node_id)
+        elif changed := drift(node, generation):
+            yield Finding(Kind.NODE_CHANGED, agent.id, node.id, changed)
+        elif (node.ipv4, node.ipv6) != (generation.ipv4, generation.ipv6):
+            yield Finding(Kind.ADDRESS_CHANGED, agent.id, node.id)
+
+
+def _of_node(node: Node, record: Record | None) -> Iterator[Finding]:
+    agent_id = agent_of(node.tags)
+    if record is None:
+        yield Finding(Kind.ORPHAN_NODE, agent_id, node.id)
+    elif record.agent.state in _HAS_JOINED and node.id != record.generation.node_id:
+        yield Finding(Kind.EXTRA_NODE, agent_id, node.id)
+
+
+def _of_key(key: PreAuthKey, record: Record | None, *, is_used: bool, now: datetime) -> Iterator[Finding]:
+    agent_id = agent_of(key.tags)
+    if record is not None and record.generation.preauth_key_id == key.id:
+        is_alive = key.expires_at is None or key.expires_at > now
+        if is_alive and record.agent.state in _HAS_JOINED:
+            yield Finding(Kind.LIVE_KEY, agent_id, key.id)
+    elif not is_used:
+        # A key goes only after its node: a node without its key cannot come back after a restart of Headscale.
+        yield Finding(Kind.ORPHAN_KEY, agent_id, key.id)

@@ -1,0 +1,202 @@
+"""From a running instance to one that answers: await join, await ready, and the look that keeps it so.
+
+Nothing waits in here. Each call is one look; what happens meanwhile (a relay sees a peer, a container reports, an instance
+dies) wakes the agent for the next one, with a slow poll behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from elizacloud.agents.identity import drift
+from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
+from elizacloud.agents.steps.launching import retire_key
+from elizacloud.agents.told import upstream_of
+from elizacloud.errors import HeadscaleUnavailable, TailnetUnavailable
+from elizacloud.headscale.protocol import Node
+from elizacloud.model import Generation
+from elizacloud.runtime.protocol import Instance, Phase
+from elizacloud.states import State, Step
+from elizacloud.store import Record
+from elizacloud.upstreams import Probe
+
+PROBE_SECONDS = 5.0
+NODE_CHANGED = "node_changed"
+"""The failure of an agent whose node is not the one that joined: held until a person says which is right."""
+STEADY_PROBE_SECONDS = 300.0
+"""A ready agent is asked again this often, to show whether it still is; being silent does not make it less routable."""
+
+
+async def await_join(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
+    """Joined: Headscale lists a node with the key of this generation and the agent's tag. Its id is pinned then."""
+    agent = record.agent
+    if (ended := await _ended(parts, record)) is not None:
+        return await _fallen(parts, record, Step.AWAIT_JOIN, ended)
+    node = await parts.lookout.find(record.generation)
+    if node is not None:
+        generation = _pinned(record.generation, node, parts)
+        await parts.journal.save(
+            record,
+            step=Step.AWAIT_JOIN,
+            to=State.JOINED,
+            seconds=waiting.seconds,
+            generation=generation,
+            failure=None,
+        )
+        return Moved()
+    if agent.external:
+        return Later(parts.lookout.next_look_seconds(agent.id))
+    if waiting.seconds >= parts.settings.key_lifetime_seconds:
+        return await _fallen(parts, record, Step.AWAIT_JOIN, "stopped: it did not join while its key was valid")
+    if waiting.is_over and (outcome := await _look_at_node(parts, record)) is not None:
+        return outcome
+    if waiting.is_over and agent.failure is None:
+        raise StepFailed(
+            f"no node joined the tailnet within {waiting.within_seconds:.0f} seconds",
+            code="join_timeout",
+            fix="Look at its logs, and whether it can reach the join URL.",
+            retry_after_seconds=parts.lookout.next_look_seconds(agent.id),
+        )
+    return Later(parts.lookout.next_look_seconds(agent.id))
+
+
+async def await_ready(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
+    """Ready: a relay got a live answer over its own path. The used key is expired beside the probe."""
+    agent = record.agent
+    if (ended := await _ended(parts, record)) is not None:
+        return await _fallen(parts, record, Step.AWAIT_READY, ended)
+    held = agent.failure is not None and agent.failure.code == NODE_CHANGED
+    if held and (outcome := await _look_at_node(parts, record)) is not None:
+        return outcome
+    record = await _settle_key(parts, record)
+    probe = await parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
+    if probe.live:
+        run = record.run
+        assert run is not None
+        await parts.journal.save(
+            record,
+            step=Step.AWAIT_READY,
+            to=State.READY,
+            seconds=waiting.seconds,
+            run=replace(run, ready_at=parts.now()),
+            failure=None,
+            agent_ready=probe.ready,
+        )
+        return Moved()
+    if waiting.is_over:
+        if (outcome := await _look_at_node(parts, record)) is not None:
+            return outcome
+        raise StepFailed(
+            f"it gave no live answer within {waiting.within_seconds:.0f} seconds ({_why(probe)})",
+            code="ready_timeout",
+            fix="Look at its logs; its health path has to answer 200 or 401.",
+        )
+    return Later(probe_gap_seconds(waiting.seconds))
+
+
+async def check(parts: Parts, record: Record, waiting: Waiting, *, suspected: bool) -> Outcome:
+    """A look at an agent that is where its owner wants it. `suspected`: a sweep or a relay saw something odd about it."""
+    if record.agent.state not in (State.READY, State.PAUSED):
+        return Later(None)
+    if (ended := await _ended(parts, record)) is not None:
+        return await _fallen(parts, record, Step.AWAIT_READY, ended)
+    if suspected and (outcome := await _look_at_node(parts, record)) is not None:
+        return outcome
+    if record.agent.state is State.PAUSED:
+        return Later(None)
+    record = await _settle_key(parts, record)
+    try:
+        probe = await parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
+    except TailnetUnavailable:
+        return Later(parts.settings.poll_seconds)
+    is_ready = probe.ready if probe.live else False
+    if is_ready != record.agent.agent_ready:
+        await parts.journal.save(record, step="probe", agent_ready=is_ready)
+    if is_ready is False:
+        return Later(min(parts.settings.poll_seconds, max(1.0, waiting.seconds / 4)))
+    return Later(STEADY_PROBE_SECONDS)
+
+
+def probe_gap_seconds(waited_seconds: float) -> float:
+    """The pause between probes: short at first, growing with the time that it takes anyway."""
+    return min(2.0, max(0.05, waited_seconds / 4))
+
+
+async def _look_at_node(parts: Parts, record: Record) -> Outcome | None:
+    """Follow a new address; fall back when the node is gone or is no longer the one that was pinned."""
+    generation = record.generation
+    if generation.node_id is None:
+        return None
+    node = await parts.place.headscale.get_node(generation.node_id)
+    if node is None:
+        return await _fallen(parts, record, Step.AWAIT_READY, "stopped: its node was deleted")
+    if changed := drift(node, generation):
+        if record.agent.state is State.READY:
+            await parts.journal.save(record, step=Step.AWAIT_READY, to=State.JOINED, reason=changed)
+        raise _node_changed(changed)
+    if (node.ipv4, node.ipv6) != (generation.ipv4, generation.ipv6):
+        await parts.journal.save(
+            record,
+            step="check node",
+            reason="its address changed",
+            generation=replace(generation, ipv4=node.ipv4, ipv6=node.ipv6),
+        )
+        return Moved()
+    return None
+
+
+def _node_changed(how: str) -> StepFailed:
+    return StepFailed(
+        f"its node is not the one that joined: {how}",
+        code=NODE_CHANGED,
+        fix="Restart the agent to give it a new key, or undo the change in Headscale.",
+    )
+
+
+async def _ended(parts: Parts, record: Record) -> str | None:
+    """Why its instance no longer runs, or None while it does; of an agent started by hand nothing is known."""
+    run = record.run
+    if record.agent.external or run is None or run.runtime_ref is None:
+        return None
+    instance = await parts.place.runtime.inspect(run.runtime_ref)
+    if instance is None:
+        return "its instance vanished"
+    return end_reason(instance) if instance.phase is Phase.EXITED else None
+
+
+def end_reason(instance: Instance) -> str:
+    """As it is stored with the run; `exit 78` at its begin is what a dead key is known by."""
+    code = "unknown" if instance.exit_code is None else str(instance.exit_code)
+    return f"exit {code}: {instance.reason}" if instance.reason else f"exit {code}"
+
+
+async def _fallen(parts: Parts, record: Record, step: Step, reason: str) -> Outcome:
+    """The run is over: by way of stopping, which cleans up, and from there whatever the owner wants."""
+    assert record.run is not None
+    run = replace(record.run, ended_at=parts.now(), end_reason=reason)
+    await parts.journal.save(record, step=step, to=State.STOPPING, reason=reason, run=run, agent_ready=None)
+    return Moved()
+
+
+async def _settle_key(parts: Parts, record: Record) -> Record:
+    """Expire the key that the node joined with; a Headscale that does not answer is asked again at the next look."""
+    try:
+        return await retire_key(parts, record)
+    except HeadscaleUnavailable:
+        return record
+
+
+def _pinned(generation: Generation, node: Node, parts: Parts) -> Generation:
+    return replace(
+        generation,
+        node_id=node.id,
+        node_key=node.node_key,
+        machine_key=node.machine_key,
+        ipv4=node.ipv4,
+        ipv6=node.ipv6,
+        joined_at=generation.joined_at or parts.now(),
+    )
+
+
+def _why(probe: Probe) -> str:
+    return f"status {probe.status}" if probe.status is not None else probe.error or "no answer"

@@ -1,0 +1,233 @@
+"""From nothing to a running instance: mint key and create instance, start, start again. Each fact is saved before the
+next act, and each act is preceded by a look, so that a crash anywhere is taken up where it happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, died, quick_deaths
+from elizacloud.agents.identity import drift
+from elizacloud.agents.journal import Overtaken
+from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
+from elizacloud.errors import Error
+from elizacloud.headscale.protocol import MintedKey
+from elizacloud.model import TAG_AGENT, Generation, Run, agent_hostname, agent_tag, installation_tag
+from elizacloud.runtime.protocol import EXIT_KEY_DEAD, InstanceSpec, Labels, Phase
+from elizacloud.states import State, Step
+from elizacloud.store import Record
+
+T = TypeVar("T")
+
+EXTERNAL_KEY_LIFETIME_SECONDS = 3600.0
+"""A person starts it by hand; the key is single-use all the same."""
+
+
+async def mint_key(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
+    """Mint a pre-auth key and, beside it, create the instance. Undo: the key is expired; an instance is created once."""
+    agent = record.agent
+    if agent.external and not parts.handover.is_expected(agent.id):
+        return Later(None)
+    record = await retire_key(parts, record)
+    number = next_run_number(record)
+    spec = instance_spec(parts, record, number)
+    failures: list[Error | Overtaken] = []
+    async with asyncio.TaskGroup() as tasks:
+        # Neither is cut short when the other fails: a call that was cancelled may have acted all the same.
+        minting = tasks.create_task(_settle(_mint(parts, record), failures), name=f"mint key {agent.id}")
+        if not agent.external:
+            creating = tasks.create_task(_settle(parts.place.runtime.create(spec), failures), name=f"create {agent.id}")
+    minted = minting.result()
+    if minted is not None:
+        key, record = minted
+        parts.handover.put_key(agent.id, key)
+    if failures:
+        if minted is not None:
+            await retire_key(parts, record)
+        raise failures[0]
+    run = Run(agent.id, agent.generation, number, runtime_ref=None if agent.external else creating.result())
+    await parts.journal.save(record, step=Step.MINT_KEY, to=State.KEYED, seconds=waiting.seconds, run=run, failure=None)
+    return Moved()
+
+
+async def start(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
+    """Start the instance with the key. When the key's value was lost with the process that held it: expire it and go back."""
+    agent, run = record.agent, record.run
+    if run is None:
+        return await _begin_anew(parts, record, "it has no run")
+    if not agent.external:
+        instance = await parts.place.runtime.inspect(run.runtime_ref) if run.runtime_ref else None
+        if instance is not None and instance.phase is Phase.RUNNING and run.join_token_sha256 is not None:
+            return await _started(parts, record, run, Step.START, waiting, reason="it was running already")
+        if instance is None or instance.phase is not Phase.CREATED:
+            return await _begin_anew(parts, record, "its instance is not there any more")
+    key = parts.handover.key(agent.id, record.generation.preauth_key_id)
+    if key is None or key.expires_at <= parts.now() or record.generation.preauth_key_expired:
+        return await _begin_anew(parts, record, "the value of its key was lost; a new key is minted")
+    return await _launch(parts, record, run, key, Step.START, waiting)
+
+
+async def restart(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
+    """Start a new run on the same node; when the node is lost or its key was refused, go back for a new key."""
+    agent, run = record.agent, record.run
+    await _check_deaths(parts, record)
+    if record.generation.node_id is None or run is None:
+        return await _begin_anew(parts, record, "it had not joined the tailnet")
+    if (lost := await _why_lost(parts, record)) is not None:
+        return await _begin_anew(parts, record, lost)
+    if agent.external:
+        parts.handover.give_up(agent.id)
+        parts.lookout.expect(agent.id)
+        run = replace(run, ended_at=None, end_reason=None)
+        await parts.journal.save(record, step=Step.RESTART, to=State.STARTED, run=run, failure=None)
+        return Moved()
+    held = parts.handover.has_credentials((agent.id, run.generation, run.number))
+    if run.ended_at is not None or not held:
+        instance = await parts.place.runtime.inspect(run.runtime_ref) if run.runtime_ref else None
+        if run.ended_at is None and run.join_token_sha256 and instance and instance.phase is Phase.RUNNING:
+            return await _started(parts, record, run, Step.RESTART, waiting, reason="it was running already")
+        number = run.number + 1
+        ref = await parts.place.runtime.create(instance_spec(parts, record, number))
+        run = Run(agent.id, agent.generation, number, runtime_ref=ref)
+        record = await parts.journal.save(record, step=Step.RESTART, run=run)
+    return await _launch(parts, record, run, None, Step.RESTART, waiting)
+
+
+async def retire_key(parts: Parts, record: Record) -> Record:
+    """Expire the generation's key, so that nobody can join with it any more. It is deleted only after its node."""
+    generation = record.generation
+    if generation.preauth_key_id is None or generation.preauth_key_expired:
+        return record
+    await parts.place.headscale.expire_preauth_key(generation.preauth_key_id)
+    return await parts.journal.save(record, step="expire key", generation=replace(generation, preauth_key_expired=True))
+
+
+def forget_node(generation: Generation) -> Generation:
+    """The generation without its key and node: the same state volume is to join as a new node."""
+    return Generation(generation.agent_id, generation.number, created_at=generation.created_at)
+
+
+def next_run_number(record: Record) -> int:
+    """A run that was only created is taken up again; one that was started is not."""
+    run = record.run
+    if run is None:
+        return record.agent.run + 1
+    begun = run.join_token_sha256 is not None or run.started_at is not None or run.ended_at is not None
+    return run.number + 1 if begun else run.number
+
+
+def instance_spec(parts: Parts, record: Record, run: int) -> InstanceSpec:
+    agent, place = record.agent, parts.place
+    return InstanceSpec(
+        labels=Labels(place.installation_id, agent.id, agent.generation, run),
+        hostname=agent_hostname(agent.id),
+        join_url=place.join_url,
+        report_url=place.report_url,
+        agent=agent.spec,
+    )
+
+
+async def mint(parts: Parts, record: Record) -> MintedKey:
+    """A key whose node will carry this agent's tag and this installation's."""
+    agent = record.agent
+    lifetime = EXTERNAL_KEY_LIFETIME_SECONDS if agent.external else parts.settings.key_lifetime_seconds
+    tags = (TAG_AGENT, agent_tag(agent.id), installation_tag(parts.place.installation_id))
+    return await parts.place.headscale.create_preauth_key(tags=tags, lifetime_seconds=lifetime)
+
+
+async def _mint(parts: Parts, record: Record) -> tuple[MintedKey, Record]:
+    key = await mint(parts, record)
+    generation = replace(record.generation, preauth_key_id=key.id, preauth_key_expired=False)
+    return key, await parts.journal.save(record, step=Step.MINT_KEY, generation=generation)
+
+
+async def _launch(
+    parts: Parts, record: Record, run: Run, key: MintedKey | None, step: Step, waiting: Waiting
+) -> Outcome:
+    """Save the run's credentials, then start its instance, then say so."""
+    agent_id = record.agent.id
+    credentials = parts.handover.credentials((agent_id, run.generation, run.number))
+    run = replace(credentials.on(run), started_at=parts.now())
+    record = await parts.journal.save(record, step=step, run=run)
+    secrets = credentials.with_key(key.value if key else None)
+    parts.lookout.expect(agent_id)
+    if run.runtime_ref is not None:
+        await parts.place.runtime.start(run.runtime_ref, secrets)
+    else:
+        parts.handover.give(agent_id, secrets)
+    return await _started(parts, record, run, step, waiting)
+
+
+async def _started(
+    parts: Parts, record: Record, run: Run, step: Step, waiting: Waiting, *, reason: str = ""
+) -> Outcome:
+    await parts.journal.save(
+        record,
+        step=step,
+        to=State.STARTED,
+        reason=reason,
+        seconds=waiting.seconds,
+        run=replace(run, started_at=run.started_at or parts.now()),
+        failure=None,
+        agent_ready=None,
+    )
+    parts.handover.drop(record.agent.id)
+    return Moved()
+
+
+async def _begin_anew(parts: Parts, record: Record, reason: str) -> Outcome:
+    """Back to the start, with the key expired and the node forgotten: the next one is found by the next key."""
+    record = await retire_key(parts, record)
+    parts.handover.drop(record.agent.id)
+    generation = forget_node(record.generation)
+    await parts.journal.save(record, step="begin anew", to=State.REQUESTED, reason=reason, generation=generation)
+    return Moved()
+
+
+async def _why_lost(parts: Parts, record: Record) -> str | None:
+    """Why the agent cannot come back as the node that it was, or None when it can."""
+    generation, run = record.generation, record.run
+    assert generation.node_id is not None
+    if run is not None and (run.end_reason or "").startswith(f"exit {EXIT_KEY_DEAD}"):
+        return "the tailnet refused it; a new key is minted"
+    node = await parts.place.headscale.get_node(generation.node_id)
+    if node is None:
+        return "its node was deleted; a new key is minted"
+    changed = drift(node, generation)
+    return f"its node changed: {changed}; a new key is minted" if changed else None
+
+
+async def _check_deaths(parts: Parts, record: Record) -> None:
+    """Raise StepFailed while it is too early to try again, because the last runs died soon after they started."""
+    run, agent = record.run, record.agent
+    if run is None or run.ended_at is None or not died(run):
+        return
+    runs = [run]
+    while len(runs) < LOOK_BACK_RUNS and runs[-1].number > 1:
+        before = await parts.store.agents.run(agent.id, run.generation, runs[-1].number - 1)
+        if before is None:
+            break
+        runs.append(before)
+    deaths = quick_deaths(runs)
+    if deaths == 0:
+        return
+    left = backoff_seconds(deaths) - (parts.now() - run.ended_at).total_seconds()
+    if left <= 0:
+        return
+    raise StepFailed(
+        f"its instance ended soon after its start ({run.end_reason})",
+        code="instance_died",
+        fix="Look at its logs.",
+        attempts=deaths,
+        retry_after_seconds=left,
+    )
+
+
+async def _settle(work: Coroutine[Any, Any, T], failures: list[Error | Overtaken]) -> T | None:
+    try:
+        return await work
+    except (Error, Overtaken) as error:
+        failures.append(error)
+        return None

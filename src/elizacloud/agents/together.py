@@ -1,0 +1,44 @@
+"""Small pieces of concurrency: things at once with one error of ours, and iterators that are closed when left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from elizacloud.errors import Error
+
+T = TypeVar("T")
+
+
+async def for_each(ids: Iterable[str], act: Callable[[str], Awaitable[object]], what: str) -> None:
+    """Do it for all ids at once. The first error ends the others and is raised."""
+
+    async def one(id_: str) -> None:
+        await act(id_)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for id_ in ids:
+                tasks.create_task(one(id_), name=f"{what} {id_}")
+    except* Error as errors:
+        raise first_error(errors) from errors
+
+
+def first_error(group: BaseExceptionGroup[Error]) -> Error:
+    """One of a group's errors, to be raised alone."""
+    for error in group.exceptions:
+        return first_error(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError("an exception group is never empty")
+
+
+@asynccontextmanager
+async def closing(iterator: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Close the iterator at the end of the block, if it can be closed: what it holds is let go at once then."""
+    try:
+        yield iterator
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()
