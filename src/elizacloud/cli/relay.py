@@ -1,0 +1,32 @@
+"""`elizacloud relay`: one relay host's worker, the front door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elizacloud.cli.command import command
+
+
+@command
+def relay(
+    data_dir: Annotated[Path | None, typer.Option(help="Where the relay keeps its tailnet identity.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address that the front door listens on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the front door.")] = None,
+    listen_fd: Annotated[
+        int | None, typer.Option(help="A listening socket handed over by a supervisor, instead of host and port.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="The TOML file to read.")] = None,
+) -> None:
+    """Run the relay: authenticates requests, carries those for agents over the tailnet, the others to the API."""
+    from elizacloud.log import configure_logging
+    from elizacloud.settings import load_settings
+
+    flags = {"data_dir": data_dir, "host": host, "port": port, "listen_fd": listen_fd}
+    settings = load_settings(flags, file=config).settings
+    configure_logging(level=settings.log_level, json=settings.log_json, process="relay")
+    from elizacloud.app.relay import run
+
+    run(settings)

@@ -1,0 +1,106 @@
+"""What the API answers, as models. Fields that a newer server adds are kept, so that `--json` shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+from elizacloud.states import State
+
+_STATES = {state.value: state for state in State}
+
+
+class Answer(BaseModel):
+    """camelCase on the wire, snake_case here."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow", frozen=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """As the API said it; secrets are masked."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Networking(Answer):
+    headscale_ip: str | None = None
+
+
+class Agent(Answer):
+    """One agent. `environment` is there once: when an external one is created, with what starts it by hand."""
+
+    agent_id: str
+    agent_name: str
+    status: str
+    headscale_ip: str | None = None
+    networking: Networking = Field(default_factory=Networking)
+    agent_ready: bool | None = None
+    message: str = ""
+    external: bool = False
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def since(self) -> datetime | None:
+        """When it last changed, as far as the server says."""
+        return self.updated_at or self.created_at
+
+    @property
+    def ip(self) -> str | None:
+        return self.headscale_ip or self.networking.headscale_ip
+
+    @property
+    def state(self) -> State | None:
+        """None for a state that only a newer server knows."""
+        return _STATES.get(self.status)
+
+
+class AgentEvent(Answer):
+    """One transition of an agent."""
+
+    sequence: int
+    agent_id: str
+    at: datetime
+    step: str
+    state_from: str | None = None
+    state_to: str
+    generation: int = 1
+    run: int = 0
+    reason: str = ""
+    seconds: float | None = None
+
+
+class Token(Answer):
+    """An API token as it is listed: never its value."""
+
+    token_id: str
+    name: str
+    owner_id: str | None = None
+    scopes: tuple[str, ...] = ()
+    agent_id: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class CreatedToken(Token):
+    """A new token with its value, which is shown this once."""
+
+    token: SecretStr
+
+
+class CliSession(Answer):
+    """A login by browser: `browser_url` asks a person, then one poll gets the token."""
+
+    session_id: SecretStr
+    browser_url: str | None = None
+    status: str
+    expires_at: datetime | None = None
+    token: SecretStr | None = None
+
+
+class Page(Answer):
+    """A part of a list; `next` is the cursor of the part after it."""
+
+    items: list[Any]
+    next: str | None = None
