@@ -34,8 +34,9 @@ class Mirror:
         return await self.answers[min(len(self.requests), len(self.answers)) - 1](request)
 
     @property
-    def ranges(self) -> list[str | None]:
-        return [request.headers.get("Range") for request in self.requests]
+    def resumed(self) -> list[bool]:
+        """Which requests asked for a rest; where it begins depends on what the socket held when it broke."""
+        return ["Range" in request.headers for request in self.requests]
 
     def url(self, path: str) -> str:
         return str(self.server.make_url(path))
