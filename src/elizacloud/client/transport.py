@@ -6,6 +6,7 @@ The token goes in the Authorization header only, and never along a redirect.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -158,4 +159,5 @@ class Transport:
 
 def _reason(error: Exception) -> str:
     cause = getattr(error, "os_error", error)
-    return getattr(cause, "strerror", None) or str(error) or type(error).__name__
+    number = getattr(cause, "errno", None)
+    return os.strerror(number) if number and number > 0 else str(error) or type(error).__name__
