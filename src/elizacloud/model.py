@@ -214,6 +214,11 @@ class Principal:
     expires_at: datetime | None = None
 
 
+DEFAULT_CELL_ID = "default"
+DEFAULT_HOST_ID = "local"
+"""The one cell and the one host of an installation on one machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One Headscale and the tailnet it coordinates."""

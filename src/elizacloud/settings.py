@@ -208,6 +208,9 @@ class Settings(BaseSettings):
         20, description="How long in-flight requests may take to finish when a process stops."
     )
 
+    metrics_listen: HostPort | None = Field(
+        None, description="host:port for this process's Prometheus metrics; off unless given."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line written."
     )
