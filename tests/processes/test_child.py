@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -210,6 +211,10 @@ async def test_a_cancelled_stop_kills_at_once(start: Start, printed: Printed) ->
     await_gone(grandchild)
 
 
+def no_descriptor(_: int) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 async def test_no_descriptor_and_no_zombie_stays(start: Start) -> None:
     async def one() -> None:
         async with start("print('x')") as child:
@@ -221,6 +226,11 @@ async def test_no_descriptor_and_no_zombie_stays(start: Start) -> None:
         await one()
         with pytest.raises(SpawnFailed):
             start("", cwd=Path("/nowhere"))
+        with pytest.raises(SpawnFailed):
+            start("", env={"A": "nul \0 byte"})
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SpawnFailed):
+            patch.setattr(os, "pidfd_open", no_descriptor)
+            start("")
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # noqa: ASYNC222 - does not block

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from elizacloud.errors import Unavailable
 from elizacloud.processes import die_with_parent
 from elizacloud.processes.errors import SpawnFailed
 from elizacloud.processes.leftovers import MARK_VARIABLE, end_marked
@@ -101,14 +102,20 @@ class Child:
                     async with asyncio.timeout(grace_seconds):
                         await self._exited.wait()
                 self.kill()
-                async with asyncio.timeout(KILL_SECONDS):
-                    await self._exited.wait()
+                await self._killed()
             await asyncio.to_thread(end_marked, self._mark)
         except asyncio.CancelledError:
             self.kill()
             end_marked(self._mark)
             raise
         return await self.wait()
+
+    async def _killed(self) -> None:
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await self._exited.wait()
+        except TimeoutError as error:
+            raise Unavailable(f"cannot end {self!r}: SIGKILL has no effect, it hangs in the kernel") from error
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the child's whole process group; nothing happens when it has exited."""
@@ -180,26 +187,37 @@ def spawn(
         )
     mark = f"{os.environ.get(MARK_VARIABLE, '')}/{secrets.token_hex(8)}"
     tie = [sys.executable, "-I", "-S", die_with_parent.__file__, str(int(when_parent_dies)), str(os.getpid())]
-    read_end, write_end = os.pipe()
+    with contextlib.ExitStack() as undo:
+        try:
+            read_end, write_end = os.pipe()
+            undo.callback(os.close, read_end)
+            with _closing(write_end), _stdin_of(stdin) as standard_input:
+                popen = subprocess.Popen(
+                    [*tie, os.path.abspath(found), *map(str, argv)],
+                    stdin=standard_input,
+                    stdout=write_end,
+                    stderr=write_end,
+                    env={**env, MARK_VARIABLE: mark},
+                    cwd=cwd,
+                    pass_fds=pass_fds,
+                    start_new_session=True,
+                )
+            undo.callback(popen.wait)
+            undo.callback(popen.kill)
+            os.set_blocking(read_end, False)
+            child = Child(popen, name=name, mark=mark, output=read_end, log=log)
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in an argument or a variable
+            raise SpawnFailed(f"cannot start {name}: {error}") from error
+        undo.pop_all()
+    return child
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[None]:
     try:
-        with _stdin_of(stdin) as standard_input:
-            popen = subprocess.Popen(
-                [*tie, os.path.abspath(found), *map(str, argv)],
-                stdin=standard_input,
-                stdout=write_end,
-                stderr=write_end,
-                env={**env, MARK_VARIABLE: mark},
-                cwd=cwd,
-                pass_fds=pass_fds,
-                start_new_session=True,
-            )
-    except OSError as error:
-        os.close(read_end)
-        raise SpawnFailed(f"cannot start {name}: {error}") from error
+        yield
     finally:
-        os.close(write_end)
-    os.set_blocking(read_end, False)
-    return Child(popen, name=name, mark=mark, output=read_end, log=log)
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -209,9 +227,7 @@ def _stdin_of(data: bytes) -> Iterator[int]:
         yield subprocess.DEVNULL
         return
     read_end, write_end = os.pipe()
-    try:
+    with _closing(read_end):
         with os.fdopen(write_end, "wb") as pipe:
             pipe.write(data)
         yield read_end
-    finally:
-        os.close(read_end)

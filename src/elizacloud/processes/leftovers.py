@@ -44,8 +44,11 @@ def end_leftovers(record: Path, grace_seconds: float = 5.0) -> list[int]:
         killed = end_marked(mark, grace_seconds)
     mark = f"{os.environ.get(MARK_VARIABLE, '')}/{secrets.token_hex(8)}"
     temporary = record.with_name(f"{record.name}.new")
-    temporary.write_text(mark)
-    temporary.chmod(0o600)
+    with temporary.open("w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(mark)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut may leave a record that is empty, hence damaged
     temporary.replace(record)
     os.environ[MARK_VARIABLE] = mark
     return killed
