@@ -49,7 +49,7 @@ class FakeWorker:
         self.probed.append(upstream)
         return self.answer
 
-    async def drain(self, agent_id: str, *, within_seconds: float) -> bool:
+    async def drained(self, agent_id: str, *, within_seconds: float) -> bool:
         try:
             async with asyncio.timeout(within_seconds):
                 await self.idle.wait()

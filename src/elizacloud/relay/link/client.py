@@ -33,7 +33,7 @@ class Worker(Protocol):
     async def probe(self, upstream: Upstream, *, within_seconds: float) -> Probe:
         """Reach the agent over the worker's own path; never raises an Error, the answer says what was wrong."""
 
-    async def drain(self, agent_id: str, *, within_seconds: float) -> bool:
+    async def drained(self, agent_id: str, *, within_seconds: float) -> bool:
         """Wait until nothing of the agent is in flight; False when the time was too short."""
 
     def table_changed(self) -> None:
@@ -184,7 +184,7 @@ class LinkClient:
         self._send(messages.ProbeDone(asked.id, probe))
 
     async def _drain(self, worker: Worker, asked: messages.AskDrain) -> None:
-        idle = await worker.drain(asked.agent_id, within_seconds=asked.within_seconds)
+        idle = await worker.drained(asked.agent_id, within_seconds=asked.within_seconds)
         self._send(messages.DrainDone(asked.id, idle))
 
     async def _beat(self) -> None:

@@ -1,0 +1,76 @@
+"""Who asks, and may they reach this agent: the rules of auth/access.py on a worker's own copy of the tokens.
+
+One place for every method and for upgrades. Bearer only: nothing that a browser sends by itself is a credential here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from elizacloud.auth.access import Action, check_agent, principal_of
+from elizacloud.auth.tokens import parse_bearer, token_sha256
+from elizacloud.errors import NotFound, Unauthenticated, Unavailable
+from elizacloud.model import utc_now
+from elizacloud.relay.http1.head import RequestHead
+from elizacloud.upstreams import UpstreamTable
+
+_OWNER = b"elizacloud-owner"
+
+
+class Link(Protocol):
+    """What the decision rests on, and whether it may still rest on it."""
+
+    @property
+    def table(self) -> UpstreamTable: ...
+
+    @property
+    def known(self) -> bool: ...
+
+    @property
+    def tokens_honoured(self) -> bool: ...
+
+
+class Access:
+    def __init__(self, link: Link, now: Callable[[], datetime] = utc_now) -> None:
+        self._link = link
+        self._now = now
+
+    def check(self, head: RequestHead, agent_id: str) -> None:
+        """Return if the caller may reach the agent.
+
+        Raises Unauthenticated, Forbidden, Invalid, NotFound (also for somebody else's agent), and Unavailable when
+        this worker has not heard from the control plane for so long that it cannot tell.
+        """
+        if not self._link.tokens_honoured:
+            raise Unavailable(
+                "cannot check the token: the control plane has not been heard for too long; try again later",
+                code="control_plane_unavailable",
+                retry_after_seconds=5,
+            )
+        authorization, named_owner = _credentials(head)
+        table = self._link.table
+        # The look-up is by hash, so its timing tells nothing about any token's value.
+        token = table.tokens.get(token_sha256(parse_bearer(authorization)))
+        principal = principal_of(token, self._now())
+        agent = table.upstreams.get(agent_id) or table.agents.get(agent_id)
+        if agent is None:
+            raise NotFound(
+                f"cannot find an agent {agent_id[:40]}: check the id and the token's owner", code="agent_not_found"
+            )
+        check_agent(principal, Action.REACH, agent_id=agent_id, agent_owner_id=agent.owner_id, named_owner=named_owner)
+
+
+def _credentials(head: RequestHead) -> tuple[str | None, str | None]:
+    """The Authorization and Elizacloud-Owner values. Two of one kind are refused: somebody would read the other one."""
+    found: dict[bytes, str] = {}
+    for lower, _, value in head.fields:
+        if lower in (b"authorization", _OWNER):
+            if lower in found:
+                raise Unauthenticated(
+                    "cannot tell who is calling: the request has two Authorization or Elizacloud-Owner headers",
+                    code="malformed_credential",
+                )
+            found[lower] = value.decode("latin-1")
+    return found.get(b"authorization"), found.get(_OWNER)

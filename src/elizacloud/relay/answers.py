@@ -1,0 +1,63 @@
+"""What the relay itself answers: problem+json (RFC 9457) with a header that tells it apart from the agent's answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from elizacloud.errors import Error
+from elizacloud.relay.http1.head import BadMessage
+
+ERROR_HEADER = "Elizacloud-Error"
+"""Carries the stable code; an agent's own header of this name never passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of our own. `detail` is a sentence for people: what cannot be done, why, what to do."""
+
+    status: int
+    code: str
+    detail: str
+    retry_after_seconds: float | None = None
+
+    def encode(self, *, head_only: bool, close: bool) -> bytes:
+        """The whole message; without the body for HEAD."""
+        title = _title(self.status)
+        body = json.dumps(
+            {"type": "about:blank", "title": title, "status": self.status, "code": self.code, "detail": self.detail},
+            separators=(",", ":"),
+        ).encode()
+        lines = [
+            f"HTTP/1.1 {self.status} {title}",
+            "Content-Type: application/problem+json",
+            f"Content-Length: {len(body)}",
+            f"{ERROR_HEADER}: {self.code}",
+            "Cache-Control: no-store",
+            "X-Content-Type-Options: nosniff",
+        ]
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            lines.append('WWW-Authenticate: Bearer realm="elizacloud"')
+        if self.retry_after_seconds is not None:
+            lines.append(f"Retry-After: {max(1, math.ceil(self.retry_after_seconds))}")
+        if close:
+            lines.append("Connection: close")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode()
+        return head if head_only else head + body
+
+
+def answer_to(error: Error) -> Answer:
+    return Answer(error.status, error.reason, str(error), error.retry_after_seconds)
+
+
+def answer_to_bad(message: BadMessage) -> Answer:
+    return Answer(message.status, message.code, f"cannot read the request: {message}; correct the client")
+
+
+def _title(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"

@@ -1,0 +1,144 @@
+"""Where one request goes: an agent, or the API. Both look the same to an exchange."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from elizacloud.relay import hygiene
+from elizacloud.relay.access import Access
+from elizacloud.relay.front import PATH_PREFIX, Fronts, ToAgent
+from elizacloud.relay.http1.framing import Framing
+from elizacloud.relay.http1.head import AnswerHead, RequestHead
+from elizacloud.relay.pool import Pool
+from elizacloud.relay.reach import AgentPool, Reach
+from elizacloud.relay.upstream import UpstreamConnection
+from elizacloud.upstreams import Upstream
+
+
+class Destination(Protocol):
+    """`kind` is a metric's label. `began` and `ended` frame the exchange, whatever becomes of it."""
+
+    kind: str
+
+    def began(self) -> None: ...
+
+    def ended(self) -> None: ...
+
+    def lease(self) -> UpstreamConnection | None:
+        """A pooled connection that may be written to in this step of the event loop."""
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection, likewise, after waiting as long as that makes sense. Raises an Error."""
+
+    def give_back(self, connection: UpstreamConnection) -> None: ...
+
+    def request_head(self, head: RequestHead, framing: Framing, upgrade: bytes | None) -> bytes: ...
+
+    def answer_lines(self, head: AnswerHead) -> list[bytes]: ...
+
+
+class Destinations:
+    """Finds the destination of a request, or says why there is none."""
+
+    def __init__(self, fronts: Fronts, access: Access, reach: Reach, api: Pool) -> None:
+        self._fronts = fronts
+        self._access = access
+        self._reach = reach
+        self._api = api
+
+    def find(self, head: RequestHead, forwarded_lines: bytes) -> Destination:
+        """`forwarded_lines` say who the client is. Raises an Error, BadMessage."""
+        front = self._fronts.find(head)
+        if head.host:
+            forwarded_lines += b"X-Forwarded-Host: " + head.host + b"\r\n"
+        if isinstance(front, ToAgent):
+            self._access.check(head, front.agent_id)
+            return ToAgentDestination(front, self._reach, forwarded_lines)
+        return ToApiDestination(front.target, self._api, forwarded_lines)
+
+
+class ToAgentDestination:
+    __slots__ = ("_forwarded_lines", "_front", "_pool", "_reach", "kind")
+
+    def __init__(self, front: ToAgent, reach: Reach, forwarded_lines: bytes) -> None:
+        self.kind = "agent"
+        self._front = front
+        self._reach = reach
+        self._forwarded_lines = forwarded_lines
+        self._pool: AgentPool | None = None
+
+    def began(self) -> None:
+        self._reach.began(self._front.agent_id)
+
+    def ended(self) -> None:
+        self._reach.ended(self._front.agent_id)
+
+    def lease(self) -> UpstreamConnection | None:
+        upstream = self._reach.ready(self._front.agent_id)
+        return None if upstream is None else self._use(upstream).lease()
+
+    async def connect(self) -> UpstreamConnection:
+        upstream = await self._reach.soon_ready(self._front.agent_id)
+        self._use(upstream)
+        return await self._reach.connect(upstream)
+
+    def _use(self, upstream: Upstream) -> AgentPool:
+        self._pool = self._reach.pool_of(upstream)
+        return self._pool
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        assert self._pool is not None
+        self._pool.give_back(connection)
+
+    def request_head(self, head: RequestHead, framing: Framing, upgrade: bytes | None) -> bytes:
+        assert self._pool is not None
+        forwarded_lines = self._forwarded_lines
+        if self._front.by_path:
+            prefix = PATH_PREFIX + self._front.agent_id.encode("ascii")
+            forwarded_lines += b"X-Forwarded-Prefix: " + prefix + b"\r\n"
+        return hygiene.agent_request(
+            head,
+            target=hygiene.target_without_tokens(self._front.target),
+            framing=framing,
+            upgrade=upgrade,
+            host_line=self._pool.host_line,
+            authorization_line=self._pool.authorization_line,
+            forwarded_lines=forwarded_lines,
+            by_path=self._front.by_path,
+        )
+
+    def answer_lines(self, head: AnswerHead) -> list[bytes]:
+        return hygiene.agent_answer(head, by_path=self._front.by_path)
+
+
+class ToApiDestination:
+    __slots__ = ("_forwarded_lines", "_pool", "_target", "kind")
+
+    def __init__(self, target: bytes, pool: Pool, forwarded_lines: bytes) -> None:
+        self.kind = "api"
+        self._target = target
+        self._pool = pool
+        self._forwarded_lines = forwarded_lines
+
+    def began(self) -> None:
+        pass
+
+    def ended(self) -> None:
+        pass
+
+    def lease(self) -> UpstreamConnection | None:
+        return self._pool.lease()
+
+    async def connect(self) -> UpstreamConnection:
+        return await self._pool.connect()
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        self._pool.give_back(connection)
+
+    def request_head(self, head: RequestHead, framing: Framing, upgrade: bytes | None) -> bytes:
+        return hygiene.api_request(
+            head, target=self._target, framing=framing, upgrade=upgrade, forwarded_lines=self._forwarded_lines
+        )
+
+    def answer_lines(self, head: AnswerHead) -> list[bytes]:
+        return hygiene.api_answer(head)

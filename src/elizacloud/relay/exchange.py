@@ -1,0 +1,342 @@
+"""One request and its answer: the bytes' way from a client to an upstream and back, decided step by step.
+
+    find a connection -> send the head -> the body as it comes -> the answer as it comes -> pool the connection
+
+Driven by callbacks, without a task of its own unless a connection has to be made. No half-close exists on the way to an
+agent, and writing to one that has answered and closed can lose its answer: so an answer that refuses the request stops
+the upload. One that accepts it (2xx, keep-alive) does not: its agent is still reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Protocol
+
+from elizacloud.errors import Error
+from elizacloud.relay import hygiene
+from elizacloud.relay.answers import Answer, answer_to
+from elizacloud.relay.destination import Destination
+from elizacloud.relay.http1.body import LAST_CHUNK, chunk
+from elizacloud.relay.http1.framing import Framing, Kind
+from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead
+from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.upstream import UpstreamConnection
+
+_SAFE_TO_REPEAT = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+_STATUS_LINES = {
+    (status, reason): b"HTTP/1.1 %d %b\r\n" % (status, reason)
+    for status, reason in ((200, b"OK"), (201, b"Created"), (204, b"No Content"), (304, b"Not Modified"))
+}
+_OUTCOMES = ("", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx")
+
+
+class Client(Protocol):
+    """The connection that the request came by."""
+
+    keep_alive: bool
+    """The client, and the worker, would use the connection for another request."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def take_body(self) -> None:
+        """Call `body` and `body_end` from now on; may do so before it returns."""
+
+    def pause_body(self) -> None: ...
+
+    def resume_body(self) -> None: ...
+
+    def leave_body(self) -> None:
+        """Nobody wants the rest of the body: the connection ends with this answer."""
+
+    def become_pipe(self) -> None:
+        """Call `piped_up` from now on with all that comes."""
+
+    def answered(self) -> None:
+        """The whole answer was written."""
+
+    def abort(self) -> None:
+        """The answer cannot be completed: make that seen by ending the connection."""
+
+    def close(self) -> None:
+        """End the connection after what was written has left."""
+
+
+class Tasks(Protocol):
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all exchanges of a worker share."""
+
+    tasks: Tasks
+    metrics: Metrics
+    first_byte_timeout_seconds: float
+
+
+class Exchange:
+    __slots__ = (
+        "_began_at",
+        "_chunk_answer",
+        "_client",
+        "_connecting",
+        "_connection",
+        "_destination",
+        "_framing",
+        "_head",
+        "_outcome",
+        "_over",
+        "_request_done",
+        "_reused",
+        "_status",
+        "_stopped_upload",
+        "_surroundings",
+        "_upgrade",
+    )
+
+    def __init__(
+        self,
+        client: Client,
+        head: RequestHead,
+        framing: Framing,
+        destination: Destination,
+        surroundings: Surroundings,
+    ) -> None:
+        self._client = client
+        self._head = head
+        self._framing = framing
+        self._destination = destination
+        self._surroundings = surroundings
+        self._upgrade = hygiene.upgrade_of(head, framing)
+        self._connection: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._reused = False
+        self._request_done = framing.kind is Kind.NONE or (framing.kind is Kind.LENGTH and not framing.length)
+        self._stopped_upload = False
+        self._status = 0
+        self._outcome = ""
+        self._chunk_answer = False
+        self._over = False
+        self._began_at = 0.0
+
+    @property
+    def answer_begun(self) -> bool:
+        return self._status != 0
+
+    def start(self) -> None:
+        self._destination.began()
+        self._surroundings.metrics.in_flight += 1
+        self._began_at = asyncio.get_running_loop().time()
+        connection = self._destination.lease()
+        if connection is not None:
+            self._send(connection, reused=True)
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
+        self._connecting = self._surroundings.tasks.spawn(self._connected(), "connect upstream")
+
+    async def _connected(self) -> None:
+        try:
+            connection = await self._destination.connect()
+        except Error as error:
+            self._connecting = None
+            self._refuse(answer_to(error))
+            return
+        # In the same step of the event loop as the last look at the netmap: no await before the head is written.
+        self._connecting = None
+        self._send(connection, reused=False)
+
+    def _send(self, connection: UpstreamConnection, *, reused: bool) -> None:
+        self._connection = connection
+        self._reused = reused
+        connection.begin(self, self._head.method, upgrade=self._upgrade is not None)
+        if connection.closed:
+            connection.kill("it closed the connection")
+            return
+        connection.write(self._destination.request_head(self._head, self._framing, self._upgrade))
+        if self._request_done:
+            connection.expect_answer(self._surroundings.first_byte_timeout_seconds)
+        else:
+            self._client.take_body()
+
+    # From the client
+
+    def body(self, data: bytes) -> None:
+        if self._connection is None or self._stopped_upload:
+            return
+        self._surroundings.metrics.bytes_in += len(data)
+        self._connection.write(chunk(data) if self._framing.kind is Kind.CHUNKED else data)
+
+    def body_end(self, trailers: list[Field]) -> None:
+        self._request_done = True
+        connection = self._connection
+        if connection is None or self._stopped_upload:
+            return
+        if self._framing.kind is Kind.CHUNKED:
+            connection.write(LAST_CHUNK + hygiene.trailer_lines(trailers, to_agent=True) + b"\r\n")
+        connection.expect_answer(self._surroundings.first_byte_timeout_seconds)
+
+    def piped_up(self, data: bytes) -> None:
+        if self._connection is not None:
+            self._surroundings.metrics.bytes_in += len(data)
+            self._connection.write(data)
+
+    def client_writable(self, writable: bool) -> None:
+        if self._connection is not None:
+            if writable:
+                self._connection.resume_reading()
+            else:
+                self._connection.pause_reading()
+
+    def client_gone(self) -> None:
+        """The client left, or what it sent cannot be read: nothing more is wanted from the upstream."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        connection = self._connection
+        if connection is not None:
+            self._connection = None
+            if connection.piping:
+                connection.close()
+            else:
+                connection.abort()
+        if not self._over:
+            self._end("upgraded" if self._status == 101 else "aborted")
+
+    # From the upstream
+
+    def informational(self, head: AnswerHead) -> None:
+        if self._head.minor == 0:
+            return
+        lines = self._destination.answer_lines(head)
+        self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(lines)))
+
+    def answer(self, head: AnswerHead, framing: Framing) -> None:
+        self._status = head.status
+        connection = self._connection
+        assert connection is not None
+        self._surroundings.metrics.first_byte.observe(asyncio.get_running_loop().time() - self._began_at)
+        if not self._request_done and (head.status >= 300 or not connection.keep_alive):
+            self._stopped_upload = True
+            self._client.leave_body()
+        self._client.write(self._answer_head(head, framing))
+
+    def _answer_head(self, head: AnswerHead, framing: Framing) -> bytes:
+        status_line = _STATUS_LINES.get((head.status, head.reason)) or b"HTTP/1.1 %d %b\r\n" % (
+            head.status,
+            head.reason,
+        )
+        lines = [status_line, *self._destination.answer_lines(head)]
+        client = self._client
+        self._chunk_answer = False
+        if framing.kind is Kind.LENGTH:
+            lines.append(b"Content-Length: %d\r\n" % framing.length)
+        elif framing.kind is Kind.NONE:
+            if head.status != 204:
+                # For HEAD and 304 the length is that of the body which is not sent.
+                lines += [
+                    b"Content-Length: " + value + b"\r\n"
+                    for lower, _, value in head.fields
+                    if lower == b"content-length"
+                ]
+        elif self._head.minor:
+            self._chunk_answer = True
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        else:
+            client.keep_alive = False
+        if not client.keep_alive:
+            lines.append(b"Connection: close\r\n")
+        elif not self._head.minor:
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def answer_data(self, data: bytes) -> None:
+        self._surroundings.metrics.bytes_out += len(data)
+        self._client.write(chunk(data) if self._chunk_answer else data)
+
+    def answer_end(self, trailers: list[Field]) -> None:
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        if self._chunk_answer:
+            self._client.write(LAST_CHUNK + hygiene.trailer_lines(trailers, to_agent=False) + b"\r\n")
+        if self._request_done and not self._stopped_upload:
+            self._destination.give_back(connection)
+        else:
+            connection.close()
+        if not self._request_done:
+            self._client.leave_body()
+        self._end(_OUTCOMES[self._status // 100])
+        self._client.answered()
+
+    def upgraded(self, head: AnswerHead, data: bytes) -> None:
+        assert self._upgrade is not None
+        self._status = 101
+        lines = self._destination.answer_lines(head)
+        upgrade = hygiene.upgrade_lines(head, self._upgrade)
+        self._client.write(b"HTTP/1.1 101 %b\r\n%b%b\r\n" % (head.reason, b"".join(lines), upgrade))
+        if data:
+            self.piped(data)
+        self._client.become_pipe()
+
+    def piped(self, data: bytes) -> None:
+        self._surroundings.metrics.bytes_out += len(data)
+        self._client.write(data)
+
+    def upstream_lost(self, reason: str) -> None:
+        connection, self._connection = self._connection, None
+        if self._status == 101:
+            self._end("upgraded")
+            self._client.close()
+        elif self._status:
+            self._end("cut_short")
+            self._client.abort()
+        elif (
+            self._reused
+            and connection is not None
+            and not connection.answered
+            and self._framing.kind is Kind.NONE
+            and self._head.method in _SAFE_TO_REPEAT
+        ):
+            # The upstream closed an idle connection while this request was on its way: nothing can have come of it.
+            self._connect()
+        elif self._destination.kind == "api":
+            self._refuse(
+                Answer(502, "control_plane_unavailable", "cannot answer: the control plane closed the connection", 1)
+            )
+        else:
+            self._refuse(
+                Answer(502, "agent_refused", f"cannot reach the agent: {reason}; is it running and healthy?", 1)
+            )
+
+    def answer_late(self) -> None:
+        self._connection = None
+        seconds = self._surroundings.first_byte_timeout_seconds
+        who, code = ("control plane", "api_timeout") if self._destination.kind == "api" else ("agent", "agent_timeout")
+        self._refuse(Answer(504, code, f"cannot answer: the {who} did not begin its answer in {seconds:g} s"))
+
+    def upstream_writable(self, writable: bool) -> None:
+        if writable:
+            self._client.resume_body()
+        else:
+            self._client.pause_body()
+
+    # The end
+
+    def _refuse(self, answer: Answer) -> None:
+        if not self._request_done:
+            self._client.leave_body()
+        close = not self._client.keep_alive
+        self._client.write(answer.encode(head_only=self._head.method == b"HEAD", close=close))
+        self._end(answer.code)
+        self._client.answered()
+
+    def _end(self, outcome: str) -> None:
+        self._over = True
+        metrics = self._surroundings.metrics
+        metrics.in_flight -= 1
+        metrics.requests[self._destination.kind, outcome] += 1
+        self._destination.ended()

@@ -1,0 +1,156 @@
+"""One head of a message: the request line or status line, and the fields. Pure.
+
+llhttp (httptools) checks the grammar: names, values, line ends, folding, Content-Length, CL beside TE. It is fed exactly
+one head, in a parser of its own. What it lets through (httptools 0.9) and is refused or put right here: HTTP/0.9 and
+other versions, several spaces in a request line, blanks at the end of a value, a missing or second Host. Methods that
+it does not know are read as POST, which it treats no differently, and kept as sent.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import httptools
+
+MAX_HEAD_BYTES = 64 << 10
+HEAD_END = b"\r\n\r\n"
+
+
+class Field(NamedTuple):
+    """One header line; `lower` is its name for comparing, `name` as it was sent."""
+
+    lower: bytes
+    name: bytes
+    value: bytes
+
+
+class BadMessage(Exception):
+    """What was received is not a message that we pass on; `status` and `code` are how a client is told."""
+
+    def __init__(self, reason: str, *, status: int = 400, code: str = "bad_request") -> None:
+        super().__init__(reason)
+        self.status = status
+        self.code = code
+
+
+class RequestHead(NamedTuple):
+    method: bytes
+    target: bytes
+    """Byte for byte as sent."""
+    minor: int
+    """0 or 1: HTTP/1.0 or HTTP/1.1."""
+    fields: list[Field]
+    host: bytes
+    """Empty when an HTTP/1.0 client sent none."""
+
+
+class AnswerHead(NamedTuple):
+    status: int
+    reason: bytes
+    minor: int
+    fields: list[Field]
+
+
+_METHODS_OF_LLHTTP = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
+
+
+class _Reader:
+    """Collects what llhttp calls back with."""
+
+    __slots__ = ("fields", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: list[Field] = []
+
+    def on_url(self, part: bytes) -> None:
+        self.target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if value[-1:] in b" \t":
+            value = value.rstrip(b" \t")
+        self.fields.append(Field(name.lower(), name, value))
+
+
+def read_request_head(raw: bytes) -> RequestHead:
+    """Read one head, which ends with the first empty line in `raw` and nothing after it. Raises BadMessage."""
+    line = raw[: raw.index(b"\r\n")]
+    parts = line.split(b" ")
+    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]):
+        raise BadMessage("the request line is malformed")
+    method, target, version = parts
+    minor = _VERSIONS.get(version)
+    if minor is None:
+        if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
+            raise BadMessage("only HTTP/1.1 and HTTP/1.0 are spoken here", status=505, code="version_not_supported")
+        raise BadMessage("the request line is malformed")
+    reader = _Reader()
+    try:
+        httptools.HttpRequestParser(reader).feed_data(
+            raw if method in _METHODS_OF_LLHTTP else b"POST" + raw[len(method) :]
+        )
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError as error:
+        raise BadMessage(f"the request is malformed: {error}") from None
+    if reader.target != target:
+        raise BadMessage("the request line is malformed")
+    return RequestHead(method, target, minor, reader.fields, _host(reader.fields, minor))
+
+
+def _host(fields: list[Field], minor: int) -> bytes:
+    hosts = [field.value for field in fields if field.lower == b"host"]
+    if not hosts and minor == 0:
+        return b""
+    if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+        raise BadMessage("the request needs exactly one valid Host header")
+    return hosts[0]
+
+
+def read_answer_head(raw: bytes) -> AnswerHead:
+    """Read the head of an answer, which ends with the first empty line in `raw`. Raises BadMessage."""
+    line = _STATUS_LINE.match(raw)
+    if line is None:
+        raise BadMessage("the status line is malformed")
+    minor, status, reason = int(line[1]), int(line[2]), line[3] or b""
+    reader = _Reader()
+    try:
+        # For 101 llhttp would stop at the head or fail, by other fields; as 200 it just reads them.
+        httptools.HttpResponseParser(reader).feed_data(raw if status != 101 else raw[:9] + b"200" + raw[12:])
+    except httptools.HttpParserError as error:
+        raise BadMessage(f"the answer is malformed: {error}") from None
+    return AnswerHead(status, reason, minor, reader.fields)
+
+
+def read_trailers(raw: bytes) -> list[Field]:
+    """Read the lines between a last chunk and the empty line that ends `raw`. Raises BadMessage."""
+    reader = _Reader()
+    try:
+        httptools.HttpRequestParser(reader).feed_data(b"GET / HTTP/1.1\r\n" + raw)
+    except (httptools.HttpParserUpgrade, httptools.HttpParserError):
+        raise BadMessage("the trailers are malformed") from None
+    return reader.fields
+
+
+def tokens(fields: list[Field], lower: bytes) -> set[bytes]:
+    """The members of a comma-separated list field such as Connection, in lower case."""
+    return {
+        member
+        for field in fields
+        if field.lower == lower
+        for part in field.value.lower().split(b",")
+        if (member := part.strip(b" \t"))
+    }
+
+
+def value_of(fields: list[Field], lower: bytes) -> bytes | None:
+    """The value of the first field of this name."""
+    for field in fields:
+        if field[0] == lower:
+            return field.value
+    return None

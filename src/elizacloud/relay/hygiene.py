@@ -1,0 +1,271 @@
+"""Which headers pass, in both directions, for agents and for the API. Pure; reference: peers.md section D.
+
+To an agent: hop-by-hop headers and those that Connection names stop here; what claims an identity or an origin is
+deleted, also when spelled with underscores, then set by us; our credentials never pass. From an agent: CORS is decided
+at the edge, so its own headers for that do not pass; on the path front nothing that a browser would keep for the API's
+origin passes, and its pages are sandboxed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from elizacloud.relay.http1.framing import Framing, Kind
+from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead, tokens
+
+ERROR_HEADER = b"elizacloud-error"
+AGENT_AUTHORIZATION = b"elizacloud-agent-authorization"
+
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+_FRAMING = frozenset({b"content-length", b"host"})
+"""Set by us, never copied."""
+
+# Whoever trusts these must have got them from us. Matched with `_` read as `-`, as CGI-like servers do.
+_ORIGIN_CLAIMS = frozenset(
+    {
+        b"cf-connecting-ip",
+        b"cf-connecting-ipv6",
+        b"client-ip",
+        b"cluster-client-ip",
+        b"fastly-client-ip",
+        b"fly-client-ip",
+        b"forwarded",
+        b"front-end-https",
+        b"proxy",
+        b"remote-addr",
+        b"remote-user",
+        b"true-client-ip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-host",
+        b"x-http-host-override",
+        b"x-remote-user",
+        b"x-scheme",
+        b"x-url-scheme",
+        b"x-webauth-user",
+    }
+)
+_ORIGIN_CLAIM_PREFIXES = (
+    b"elizacloud-",
+    b"tailscale-",
+    b"x-auth-request-",
+    b"x-forwarded",
+    b"x-original-",
+    b"x-real-ip",
+    b"x-rewrite-",
+)
+_CREDENTIALS = frozenset({b"authorization", b"x-eliza-auth"})
+
+_EDGE_PREFIXES = (b"access-control-", b"elizacloud-")
+_EDGE = frozenset({b"alt-svc"})
+# What a browser keeps or does for a whole origin; on the path front that origin is the API's.
+_ORIGIN_WIDE = frozenset(
+    {
+        b"accept-ch",
+        b"clear-site-data",
+        b"content-security-policy-report-only",
+        b"critical-ch",
+        b"nel",
+        b"origin-agent-cluster",
+        b"public-key-pins",
+        b"report-to",
+        b"reporting-endpoints",
+        b"service-worker-allowed",
+        b"set-cookie",
+        b"set-cookie2",
+        b"strict-transport-security",
+        b"x-content-type-options",
+    }
+)
+_PATH_FRONT_ADDS = b"Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosniff\r\n"
+_NEVER_TRAILERS = frozenset(
+    {b"content-encoding", b"content-range", b"content-type", b"cookie", b"expect", b"set-cookie", b"trailer", b"vary"}
+)
+_REFUSED_UPGRADES = (b"h2", b"h2c", b"http/", b"tls/")
+"""Inside such a connection the client would send requests that nobody cleans."""
+
+_COOKIE_OF_OURS = re.compile(rb"(?:__host-|__secure-)?elizacloud", re.IGNORECASE)
+_COOKIE_DOMAIN = re.compile(rb";[ \t]*domain[ \t]*=[ \t]*[^; \t]", re.IGNORECASE)
+_TOKEN_PARAMETER = re.compile(rb"(?<=[?&])[^&#=]*=(?:Bearer(?:%20|\+))?ec_[A-Za-z0-9]+_[^&#]*&?")
+
+
+def target_without_tokens(target: bytes) -> bytes:
+    """The target as sent, but for query parameters that carry an API token: no agent may ever see one."""
+    if b"=ec_" not in target and b"ec_" not in target.partition(b"?")[2]:
+        return target
+    cleaned = _TOKEN_PARAMETER.sub(b"", target)
+    return cleaned.rstrip(b"?&") if cleaned != target else target
+
+
+def upgrade_of(head: RequestHead, framing: Framing) -> bytes | None:
+    """The protocol that the client may switch to; None when it asks for none, or for one that is not passed on.
+
+    A request with a body is not upgraded (RFC 9110 section 7.8 lets a server ignore Upgrade).
+    """
+    if head.minor == 0 or framing.kind is Kind.CHUNKED or framing.length:
+        return None
+    if b"upgrade" not in tokens(head.fields, b"connection"):
+        return None
+    asked = [value for lower, _, value in head.fields if lower == b"upgrade"]
+    if len(asked) != 1 or not asked[0] or b"," in asked[0] or asked[0].lower().startswith(_REFUSED_UPGRADES):
+        return None
+    return asked[0]
+
+
+def agent_request(
+    head: RequestHead,
+    *,
+    target: bytes,
+    framing: Framing,
+    upgrade: bytes | None,
+    host_line: bytes,
+    authorization_line: bytes,
+    forwarded_lines: bytes,
+    by_path: bool,
+) -> bytes:
+    """The head to send to an agent. The three `_lines` are ready to send, each with its line end."""
+    lines = [head.method, b" ", target, b" HTTP/1.1\r\n", host_line]
+    named = _named(head.fields)
+    for lower, name, value in head.fields:
+        if _stops_before_agent(lower) or lower in named:
+            if lower == AGENT_AUTHORIZATION:
+                authorization_line = b"Authorization: " + value + b"\r\n"
+            continue
+        if lower == b"cookie":
+            value = b"" if by_path else _foreign_cookies(value)
+            if not value:
+                continue
+        elif lower == b"x-api-key" and value.startswith(b"ec_"):
+            continue
+        lines += (name, b": ", value, b"\r\n")
+    lines += (authorization_line, forwarded_lines)
+    lines.append(_framing_lines(framing, upgrade, wants_trailers=_wants_trailers(head)))
+    return b"".join(lines)
+
+
+def api_request(
+    head: RequestHead, *, target: bytes, framing: Framing, upgrade: bytes | None, forwarded_lines: bytes
+) -> bytes:
+    """The head to send to the API: its own credentials and owner header pass, claims of origin do not."""
+    lines = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", head.host or b"localhost", b"\r\n"]
+    named = _named(head.fields)
+    for lower, name, value in head.fields:
+        if lower in _HOP_BY_HOP or lower in _FRAMING or lower in named:
+            continue
+        if _claims_origin(lower) and lower != b"elizacloud-owner":
+            continue
+        lines += (name, b": ", value, b"\r\n")
+    lines.append(forwarded_lines)
+    lines.append(_framing_lines(framing, upgrade, wants_trailers=False))
+    return b"".join(lines)
+
+
+def agent_answer(head: AnswerHead, *, by_path: bool) -> list[bytes]:
+    """The end-to-end header lines of an agent's answer that may pass; framing is the caller's."""
+    lines: list[bytes] = []
+    named = _named(head.fields)
+    for lower, name, value in head.fields:
+        if _stops_after_agent(lower) or lower in named:
+            continue
+        if by_path:
+            if lower in _ORIGIN_WIDE:
+                continue
+        elif lower == b"set-cookie" and (_COOKIE_DOMAIN.search(value) or _COOKIE_OF_OURS.match(value)):
+            continue
+        lines += (name, b": ", value, b"\r\n")
+    if by_path:
+        lines.append(_PATH_FRONT_ADDS)
+    return lines
+
+
+def api_answer(head: AnswerHead) -> list[bytes]:
+    """The end-to-end header lines of the API's answer."""
+    lines: list[bytes] = []
+    named = _named(head.fields)
+    for lower, name, value in head.fields:
+        if lower not in _HOP_BY_HOP and lower not in named and lower != b"content-length":
+            lines += (name, b": ", value, b"\r\n")
+    return lines
+
+
+def trailer_lines(trailers: Iterable[Field], *, to_agent: bool) -> bytes:
+    """The trailers that may pass, ready to send: nothing that frames, routes, authorises or describes the body."""
+    stops = _stops_before_agent if to_agent else _stops_after_agent
+    return b"".join(
+        b"%b: %b\r\n" % (name, value)
+        for lower, name, value in trailers
+        if not (stops(lower) or lower in _NEVER_TRAILERS or lower in _ORIGIN_WIDE)
+    )
+
+
+def upgrade_lines(head: AnswerHead, upgrade: bytes) -> bytes:
+    """The hop-by-hop lines of a 101, which are ours to write."""
+    named = next((value for lower, _, value in head.fields if lower == b"upgrade"), upgrade)
+    return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % named
+
+
+def _framing_lines(framing: Framing, upgrade: bytes | None, *, wants_trailers: bool) -> bytes:
+    if upgrade is not None:
+        return b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % upgrade
+    te = b"TE: trailers\r\nConnection: TE\r\n" if wants_trailers else b""
+    if framing.kind is Kind.CHUNKED:
+        return te + b"Transfer-Encoding: chunked\r\n\r\n"
+    if framing.kind is Kind.LENGTH:
+        return te + b"Content-Length: %d\r\n\r\n" % framing.length
+    return te + b"\r\n"
+
+
+def _wants_trailers(head: RequestHead) -> bool:
+    return any(lower == b"te" and b"trailers" in value.lower() for lower, _, value in head.fields)
+
+
+def _named(fields: list[Field]) -> frozenset[bytes] | set[bytes]:
+    """What Connection names (RFC 9110 section 7.6.1)."""
+    for field in fields:
+        if field[0] == b"connection":
+            value = field[2]
+            if value in (b"keep-alive", b"close", b"Keep-Alive", b"Upgrade", b"upgrade"):
+                continue
+            return tokens(fields, b"connection")
+    return frozenset()
+
+
+@lru_cache(maxsize=4096)
+def _claims_origin(lower: bytes) -> bool:
+    plain = lower.replace(b"_", b"-")
+    return plain in _ORIGIN_CLAIMS or plain.startswith(_ORIGIN_CLAIM_PREFIXES)
+
+
+@lru_cache(maxsize=4096)
+def _stops_before_agent(lower: bytes) -> bool:
+    plain = lower.replace(b"_", b"-")
+    return plain in _HOP_BY_HOP or plain in _FRAMING or plain in _CREDENTIALS or _claims_origin(lower)
+
+
+@lru_cache(maxsize=4096)
+def _stops_after_agent(lower: bytes) -> bool:
+    return lower in _HOP_BY_HOP or lower == b"content-length" or lower in _EDGE or lower.startswith(_EDGE_PREFIXES)
+
+
+def _foreign_cookies(value: bytes) -> bytes:
+    """The cookies that are not ours."""
+    if b"elizacloud" not in value.lower():
+        return value
+    return b"; ".join(
+        cookie for part in value.split(b";") if (cookie := part.strip()) and not _COOKIE_OF_OURS.match(cookie)
+    )

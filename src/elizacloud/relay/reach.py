@@ -1,0 +1,292 @@
+"""Reaching agents: which upstream an agent has now, and connections to it that are checked against the netmap.
+
+The rule: a byte goes to an upstream only if the peer at its address has its node id and its agent's tag, in the relay's
+own netmap, when it is written. So the peer is looked at for every request, before a dial and after it; and a change in
+the netmap or in the table ends what no longer fits, in the same step of the event loop in which it is seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from elizacloud import states
+from elizacloud.errors import Error, NotFound, Unavailable
+from elizacloud.relay.dial import AgentDialer
+from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.pool import Pool
+from elizacloud.relay.upstream import UpstreamConnection
+from elizacloud.tailnet.identity import mismatch
+from elizacloud.tailnet.netmap import Netmap, PeerChange
+from elizacloud.upstreams import Upstream, UpstreamTable
+
+logger = structlog.get_logger()
+
+PoolKey = tuple[str, int, int]
+
+_COMING_UP = (states.SETTLING - {states.State.PAUSING, states.State.STOPPING}) | {states.State.READY}
+_RETRY_SECONDS = 2.0
+
+
+class Unroutable(Unavailable):
+    """There is no path to the agent now: nothing was sent."""
+
+    code = "agent_unroutable"
+
+
+class AgentTimeout(Error):
+    code, status = "agent_timeout", 504
+
+
+class Waker(Protocol):
+    def tell_wake(self, agent_id: str) -> None: ...
+
+
+class AgentPool(Pool):
+    """Connections to one run of one agent, and the two header lines that every request to it carries."""
+
+    def __init__(self, upstream: Upstream, dial: Callable[[], Awaitable[UpstreamConnection]]) -> None:
+        super().__init__(dial)
+        self.upstream = upstream
+        self.host_line = f"Host: {upstream.ip}:{upstream.port}\r\n".encode("ascii")
+        self.authorization_line = f"Authorization: Bearer {upstream.agent_token.get_secret_value()}\r\n".encode("ascii")
+
+
+class Reach:
+    """One a worker. `netmap` is followed by someone who calls `netmap_changed` in the same step that changed it."""
+
+    def __init__(
+        self,
+        table: UpstreamTable,
+        netmap: Netmap,
+        dialer: AgentDialer,
+        waker: Waker,
+        metrics: Metrics,
+        *,
+        dial_timeout_seconds: float,
+        hold_seconds: float,
+    ) -> None:
+        self._table = table
+        self._netmap = netmap
+        self._dialer = dialer
+        self._waker = waker
+        self._metrics = metrics
+        self._dial_timeout_seconds = dial_timeout_seconds
+        self._hold_seconds = hold_seconds
+        self._pools: dict[PoolKey, AgentPool] = {}
+        self._in_flight: Counter[str] = Counter()
+        self._begun: Counter[str] = Counter()
+        """Requests since the last report."""
+        self._held: Counter[str] = Counter()
+        self._news = asyncio.Event()
+
+    # Which upstream
+
+    def ready(self, agent_id: str) -> Upstream | None:
+        """The agent's upstream, if a request may be sent to it at this moment."""
+        upstream = self._table.upstreams.get(agent_id)
+        if upstream is None or not upstream.routable or mismatch(self._netmap, upstream) is not None:
+            return None
+        return upstream
+
+    async def soon_ready(self, agent_id: str) -> Upstream:
+        """Wait for it as long as it is coming up, at most for the hold time; the control plane is told once.
+
+        Raises NotFound when the agent is gone, Unavailable `agent_starting`, Unroutable.
+        """
+        self._held[agent_id] += 1
+        try:
+            async with asyncio.timeout(self._hold_seconds):
+                while (upstream := self.ready(agent_id)) is None:
+                    self._check_coming_up(agent_id)
+                    await self._news.wait()
+                return upstream
+        except TimeoutError:
+            raise self._why_not(agent_id) from None
+        finally:
+            self._held[agent_id] -= 1
+            if not self._held[agent_id]:
+                del self._held[agent_id]
+
+    def _check_coming_up(self, agent_id: str) -> None:
+        """Raise unless waiting makes sense."""
+        upstream = self._table.upstreams.get(agent_id)
+        if upstream is not None:
+            # A netmap that is not current yet, or does not have the peer yet, is a matter of moments; another peer at
+            # the address is not.
+            if self._netmap.known and self._netmap.peer_at(upstream.ip) is not None and upstream.routable:
+                raise self._why_not(agent_id)
+            return
+        known = self._table.agents.get(agent_id)
+        if known is not None and known.wakeable and self._held[agent_id] == 1:
+            self._waker.tell_wake(agent_id)
+        if known is None or not (known.wakeable or known.state in _COMING_UP):
+            raise self._why_not(agent_id)
+
+    def _why_not(self, agent_id: str) -> Error:
+        upstream = self._table.upstreams.get(agent_id)
+        if upstream is not None and upstream.routable:
+            reason = mismatch(self._netmap, upstream) or "it came back a moment ago"
+            self._refused_identity(upstream, reason)
+            return _unroutable()
+        known = self._table.agents.get(agent_id)
+        if upstream is None and known is None:
+            return NotFound(
+                f"cannot find an agent {agent_id}: check the id and the token's owner", code="agent_not_found"
+            )
+        if upstream is not None or (known is not None and (known.wakeable or known.state in _COMING_UP)):
+            return Unavailable(
+                "cannot reach the agent yet: it is starting; try again in a moment",
+                code="agent_starting",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
+        assert known is not None
+        return Unroutable(
+            f"cannot reach the agent: it is {known.state}{f' ({known.message})' if known.message else ''}; start it first",
+            retry_after_seconds=_RETRY_SECONDS,
+        )
+
+    # Connections
+
+    def pool_of(self, upstream: Upstream) -> AgentPool:
+        key = upstream.pool_key
+        pool = self._pools.get(key)
+        if pool is not None:
+            if pool.upstream is upstream or _same_place(pool.upstream, upstream):
+                return pool
+            pool.kill("the agent has another address now")
+        pool = self._pools[key] = AgentPool(upstream, lambda: self.dial(upstream))
+        return pool
+
+    async def connect(self, upstream: Upstream) -> UpstreamConnection:
+        """A new connection of the agent's pool. Raises what `dial` raises."""
+        pool = self.pool_of(upstream)
+        connection = await pool.connect()
+        if connection.epoch != pool.epoch or self.ready(upstream.agent_id) is None:
+            connection.abort()
+            self._refused_identity(upstream, "the netmap or the table changed during the dial")
+            raise _unroutable()
+        return connection
+
+    async def dial(self, upstream: Upstream) -> UpstreamConnection:
+        """Connect to the agent and to nobody else. Raises Unroutable, AgentTimeout, Refused, TailnetUnavailable.
+
+        Whoever sends bytes later than in this step of the event loop has to look again: `connect` does.
+        """
+        self._check_identity(upstream)
+        began = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._dial_timeout_seconds):
+                connection = await self._dialer(upstream.ip, upstream.port)
+        except TimeoutError:
+            self._metrics.dials["agent_timeout"] += 1
+            raise AgentTimeout(
+                f"cannot reach the agent: no connection in {self._dial_timeout_seconds:g} s; is it frozen?"
+            ) from None
+        except Error as error:
+            self._metrics.dials[error.reason] += 1
+            raise
+        self._metrics.dials["connected"] += 1
+        self._metrics.dial_time.observe(asyncio.get_running_loop().time() - began)
+        try:
+            self._check_identity(upstream)
+        except Unroutable:
+            connection.abort()
+            raise
+        return connection
+
+    async def until_peer(self, upstream: Upstream) -> None:
+        """Wait until the netmap shows the agent at its address; the caller bounds the time."""
+        while mismatch(self._netmap, upstream) is not None:
+            await self._news.wait()
+
+    def _check_identity(self, upstream: Upstream) -> None:
+        reason = mismatch(self._netmap, upstream)
+        if reason is not None:
+            self._refused_identity(upstream, reason)
+            raise _unroutable()
+
+    def _refused_identity(self, upstream: Upstream, reason: str) -> None:
+        self._metrics.identity_refused += 1
+        logger.warning("agent not reached: its peer is not on the tailnet", agent=upstream.agent_id, reason=reason)
+
+    # What changes
+
+    def table_changed(self) -> None:
+        """Retire the pools of what was withdrawn, end those of what was replaced, wake who waits."""
+        for pool in tuple(self._pools.values()):
+            now = self._table.upstreams.get(pool.upstream.agent_id)
+            if now is None or not now.routable:
+                pool.retire()
+            elif now.pool_key != pool.upstream.pool_key or not _same_place(pool.upstream, now):
+                pool.kill("the agent was started anew")
+        self._tell_news()
+
+    def netmap_changed(self, changes: tuple[PeerChange, ...]) -> None:
+        moved = {change.before.node_id for change in changes if change.before is not None and change.identity}
+        if moved or any(change.identity for change in changes):
+            for pool in tuple(self._pools.values()):
+                reason = mismatch(self._netmap, pool.upstream)
+                if reason is not None or pool.upstream.node_id in moved:
+                    pool.kill(reason or "the peer has another key now")
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    # What is in flight
+
+    def began(self, agent_id: str) -> None:
+        self._in_flight[agent_id] += 1
+        self._begun[agent_id] += 1
+
+    def ended(self, agent_id: str) -> None:
+        left = self._in_flight[agent_id] - 1
+        if left:
+            self._in_flight[agent_id] = left
+        else:
+            del self._in_flight[agent_id]
+            self._tell_news()
+
+    def take_activity(self) -> list[tuple[str, int, int]]:
+        """For each agent in use: its id, requests since the last call, and how many are in flight now."""
+        begun, self._begun = self._begun, Counter()
+        return [(agent_id, begun[agent_id], self._in_flight[agent_id]) for agent_id in begun | self._in_flight]
+
+    async def drained(self, agent_id: str, *, within_seconds: float) -> bool:
+        """True when nothing of the agent is in flight, False when that took too long."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                while self._in_flight[agent_id]:
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def sweep(self) -> None:
+        """Close connections that were idle for too long and forget pools that are empty and not current."""
+        for key, pool in tuple(self._pools.items()):
+            pool.sweep()
+            now = self._table.upstreams.get(pool.upstream.agent_id)
+            if pool.empty and (now is None or now.pool_key != key):
+                del self._pools[key]
+
+    def close(self) -> None:
+        for pool in tuple(self._pools.values()):
+            pool.kill("the relay stops")
+
+
+def _same_place(one: Upstream, other: Upstream) -> bool:
+    return (one.ip, one.port, one.node_id, one.agent_token) == (other.ip, other.port, other.node_id, other.agent_token)
+
+
+def _unroutable() -> Unroutable:
+    return Unroutable(
+        "cannot reach the agent: its node is not on the tailnet where it should be; try again in a moment",
+        retry_after_seconds=_RETRY_SECONDS,
+    )

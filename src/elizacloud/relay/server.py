@@ -1,0 +1,351 @@
+"""A client's connection: requests come in one after another, each is one exchange, answers go out in order.
+
+    HEAD -> (exchange begins) -> BODY -> ANSWER -> HEAD ...       an upgrade ends in PIPE, a refused body in DISCARD
+
+Bytes that cannot be used yet are held and reading stops, so memory is bounded by what one read brings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import cast
+
+from elizacloud.errors import Error
+from elizacloud.relay.answers import Answer, answer_to, answer_to_bad
+from elizacloud.relay.deadline import Deadline
+from elizacloud.relay.destination import Destinations
+from elizacloud.relay.exchange import Exchange, Surroundings
+from elizacloud.relay.http1.body import Body, body_reader
+from elizacloud.relay.http1.framing import Kind, request_framing
+from elizacloud.relay.http1.head import HEAD_END, MAX_HEAD_BYTES, BadMessage, RequestHead, read_request_head, tokens
+
+_HELD_BYTES = 64 << 10
+_DISCARD_SECONDS = 2.0
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_NO_METHOD = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
+
+
+class State(Enum):
+    HEAD = auto()
+    """Between requests, or inside a head."""
+    BODY = auto()
+    """The request's body is coming."""
+    ANSWER = auto()
+    """The request is here as a whole; the next one waits."""
+    PIPE = auto()
+    """Upgraded: bytes pass as they are."""
+    DISCARD = auto()
+    """The last answer is on its way; what still comes is thrown away, since closing now could destroy the answer."""
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    headers_timeout_seconds: float
+    idle_timeout_seconds: float = 75.0
+    """Longest time between two requests on one connection."""
+
+
+class ClientConnection(asyncio.Protocol):
+    __slots__ = (
+        "_advancing",
+        "_body",
+        "_body_wanted",
+        "_deadline",
+        "_destinations",
+        "_draining",
+        "_exchange",
+        "_forwarded_lines",
+        "_held",
+        "_on_closed",
+        "_on_open",
+        "_paused",
+        "_searched",
+        "_settings",
+        "_state",
+        "_surroundings",
+        "_transport",
+        "_write_paused",
+        "keep_alive",
+    )
+
+    def __init__(
+        self,
+        destinations: Destinations,
+        surroundings: Surroundings,
+        settings: ServerSettings,
+        on_open: Callable[[ClientConnection], None],
+        on_closed: Callable[[ClientConnection], None],
+    ) -> None:
+        self._destinations = destinations
+        self._surroundings = surroundings
+        self._settings = settings
+        self._on_open = on_open
+        self._on_closed = on_closed
+        self._transport: asyncio.Transport
+        self._deadline: Deadline
+        self._forwarded_lines = b""
+        self._state = State.HEAD
+        self._held = b""
+        self._searched = 0
+        """How much of `_held` is known to hold no end of a head."""
+        self._exchange: Exchange | None = None
+        self._body: Body | None = None
+        self._body_wanted = False
+        self._paused = False
+        self._write_paused = False
+        self._advancing = False
+        self._draining = False
+        self.keep_alive = True
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self._state.name}>"
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests, with nothing of the next one here."""
+        return self._state is State.HEAD and not self._held
+
+    def drain(self) -> None:
+        """Take no further request: close now if idle, else with the present answer."""
+        self._draining = True
+        self.keep_alive = False
+        if self.idle:
+            self.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are, without saying so
+        self._deadline = Deadline(asyncio.get_running_loop(), self._late)
+        self._deadline.set(self._settings.headers_timeout_seconds)
+        self._surroundings.metrics.clients += 1
+        self._on_open(self)
+        peer = self._transport.get_extra_info("peername")
+        address = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
+        self._forwarded_lines = f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: http\r\n".encode("ascii")
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is State.PIPE:
+            if self._exchange is not None:
+                self._exchange.piped_up(data)
+        elif self._state is not State.DISCARD:
+            if self._state is State.HEAD and not self._held:
+                self._deadline.set(self._settings.headers_timeout_seconds)
+            self._held = self._held + data if self._held else data
+            self._advance()
+
+    def eof_received(self) -> None:
+        # A client that ended its half is gone, as for nginx and Go: else nobody would notice one that left a stream.
+        return None
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self._exchange is not None:
+            self._exchange.client_writable(False)
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        if self._exchange is not None:
+            self._exchange.client_writable(True)
+        elif self._state is State.HEAD:
+            self._advance()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._state = State.CLOSED
+        self._deadline.stop()
+        self._held = b""
+        self._surroundings.metrics.clients -= 1
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone()
+        self._on_closed(self)
+
+    # exchange.Client
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def take_body(self) -> None:
+        self._body_wanted = True
+        self._advance()
+
+    def pause_body(self) -> None:
+        self._body_wanted = False
+        self._regulate()
+
+    def resume_body(self) -> None:
+        self._body_wanted = True
+        if self._state is State.PIPE:
+            self._regulate()
+        else:
+            self._advance()
+
+    def leave_body(self) -> None:
+        self.keep_alive = False
+        self._body_wanted = False
+
+    def become_pipe(self) -> None:
+        self._state = State.PIPE
+        self._body_wanted = True
+        held, self._held = self._held, b""
+        if held and self._exchange is not None:
+            self._exchange.piped_up(held)
+        self._regulate()
+
+    def answered(self) -> None:
+        unread_body = self._state is State.BODY
+        self._exchange = None
+        self._body = None
+        if self.keep_alive and not unread_body:
+            self._state = State.HEAD
+            self._searched = 0
+            self._deadline.set(
+                self._settings.headers_timeout_seconds if self._held else self._settings.idle_timeout_seconds
+            )
+            self._advance()
+        elif unread_body or self._held:
+            self._discard()
+        else:
+            self.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # Reading requests
+
+    def _advance(self) -> None:
+        """Use what is held as far as the state allows."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._held:
+                if self._state is State.HEAD and not self._write_paused:
+                    if not self._read_head():
+                        break
+                elif self._state is State.BODY and self._body_wanted:
+                    self._read_body()
+                else:
+                    break
+        except BadMessage as error:
+            self._refuse(answer_to_bad(error))
+        except Error as error:
+            self._refuse(answer_to(error))
+        finally:
+            self._advancing = False
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read on only while there is a use for what comes; while an answer is awaited, to see the client leave."""
+        if self._state in (State.BODY, State.PIPE):
+            read = self._body_wanted
+        else:
+            read = self._state is State.DISCARD or len(self._held) <= _HELD_BYTES
+        if read is self._paused and not self._transport.is_closing():
+            self._paused = not read
+            if read:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _read_head(self) -> bool:
+        held = self._held
+        if held[:2] == b"\r\n" and self._searched == 0:
+            held = held[2:]  # an empty line before a request is forgiven (RFC 9112 section 2.2), one of them
+        end = held.find(HEAD_END, max(0, self._searched - 3))
+        if end < 0 or end > MAX_HEAD_BYTES:
+            self._check_unfinished(held)
+            self._held = held
+            self._searched = len(held)
+            return False
+        self._held = held[end + 4 :]
+        self._searched = 0
+        self._deadline.clear()
+        self._begin(read_request_head(held[: end + 4]))
+        return True
+
+    def _check_unfinished(self, held: bytes) -> None:
+        """Refuse early what will never be a request, instead of waiting for the deadline."""
+        if len(held) > MAX_HEAD_BYTES:
+            if b"\r\n" not in held:
+                raise BadMessage("the request line is too long", status=414, code="target_too_long")
+            raise BadMessage("the headers are too large", status=431, code="headers_too_large")
+        if _NO_METHOD.match(held) and held != b"\r":
+            raise BadMessage("this is not HTTP")
+        if _BARE_LINE_END.search(held, max(0, self._searched - 1)):
+            raise BadMessage("a line ends with a bare CR or LF")
+
+    def _begin(self, head: RequestHead) -> None:
+        connection = tokens(head.fields, b"connection")
+        self.keep_alive = not self._draining and (
+            b"close" not in connection if head.minor else b"keep-alive" in connection
+        )
+        framing = request_framing(head)
+        has_body = framing.kind is Kind.CHUNKED or framing.length > 0
+        self._state = State.BODY if has_body else State.ANSWER
+        try:
+            destination = self._destinations.find(head, self._forwarded_lines)
+        except Error as error:
+            self._surroundings.metrics.requests["none", error.reason] += 1
+            self._answer(answer_to(error), head_only=head.method == b"HEAD")
+            return
+        self._body = body_reader(framing) if has_body else None
+        self._body_wanted = False
+        self._exchange = Exchange(self, head, framing, destination, self._surroundings)
+        self._exchange.start()
+
+    def _read_body(self) -> None:
+        exchange, body = self._exchange, self._body
+        assert exchange is not None
+        assert body is not None
+        held, self._held = self._held, b""
+        payload, self._held = body.feed(held)
+        if payload:
+            exchange.body(payload)
+        if body.done and self._state is State.BODY:
+            self._state = State.ANSWER
+            exchange.body_end(body.trailers)
+
+    # Answers of our own
+
+    def _answer(self, answer: Answer, *, head_only: bool) -> None:
+        if self._state is State.BODY:
+            self.keep_alive = False
+        self.write(answer.encode(head_only=head_only, close=not self.keep_alive))
+        self.answered()
+
+    def _refuse(self, answer: Answer) -> None:
+        """What was sent cannot be read: nothing after it can be either."""
+        self._surroundings.metrics.requests["none", answer.code] += 1
+        exchange, self._exchange = self._exchange, None
+        self.keep_alive = False
+        if exchange is not None:
+            begun = exchange.answer_begun
+            exchange.client_gone()
+            if begun:
+                self.abort()
+                return
+        self.write(answer.encode(head_only=False, close=True))
+        self._discard()
+
+    def _discard(self) -> None:
+        self._state = State.DISCARD
+        self._held = b""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._deadline.set(_DISCARD_SECONDS)
+        self._regulate()
+
+    def _late(self) -> None:
+        if self._state is State.HEAD and self._held:
+            self._refuse(Answer(408, "request_timeout", "cannot read the request: its headers took too long"))
+        elif self._state in (State.HEAD, State.DISCARD):
+            self.close()

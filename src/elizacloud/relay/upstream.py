@@ -1,0 +1,276 @@
+"""One connection to an agent or to the API: a request's bytes go out, its answer's parts come back to a taker.
+
+The connection knows nothing of clients. It may be used again only after a whole answer with nothing behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from elizacloud.relay.deadline import Deadline
+from elizacloud.relay.http1.body import Body, EndlessBody, body_reader
+from elizacloud.relay.http1.framing import Framing, Kind, answer_framing
+from elizacloud.relay.http1.head import (
+    HEAD_END,
+    MAX_HEAD_BYTES,
+    AnswerHead,
+    BadMessage,
+    Field,
+    read_answer_head,
+    tokens,
+    value_of,
+)
+
+_KEEP_ALIVE_HINT = re.compile(rb"timeout=([0-9]{1,5})")
+_RESCUE_BYTES = 256 << 10
+
+
+class Taker(Protocol):
+    """Who gets the answer. Exactly one of `answer_end`, `upstream_lost` and `answer_late` is the last call, but for an
+    upgraded connection, which ends with `upstream_lost`."""
+
+    def informational(self, head: AnswerHead) -> None: ...
+
+    def answer(self, head: AnswerHead, framing: Framing) -> None: ...
+
+    def answer_data(self, data: bytes) -> None: ...
+
+    def answer_end(self, trailers: list[Field]) -> None: ...
+
+    def upgraded(self, head: AnswerHead, data: bytes) -> None:
+        """The answer is a 101: from now on `piped` gets all that comes."""
+
+    def piped(self, data: bytes) -> None: ...
+
+    def upstream_lost(self, reason: str) -> None: ...
+
+    def answer_late(self) -> None:
+        """No answer began in time."""
+
+    def upstream_writable(self, writable: bool) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Made by a dialer (dial.py) when the bytes of the transport are the upstream's."""
+
+    __slots__ = (
+        "_body",
+        "_deadline",
+        "_held",
+        "_method",
+        "_paused",
+        "_piping",
+        "_taker",
+        "_transport",
+        "_upgrade",
+        "answered",
+        "epoch",
+        "idle_since",
+        "idle_within",
+        "keep_alive",
+        "on_lost",
+    )
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport
+        self._deadline: Deadline
+        self._taker: Taker | None = None
+        self._held = b""
+        self._body: Body | None = None
+        self._method = b""
+        self._upgrade = False
+        self._piping = False
+        self._paused = False
+        self.answered = False
+        """Some byte of an answer to the present request has come."""
+        self.keep_alive = False
+        """The answer allows another request."""
+        self.idle_since = 0.0
+        self.idle_within: float | None = None
+        """How long the upstream says that it keeps an idle connection, in seconds."""
+        self.epoch = 0
+        self.on_lost: Callable[[UpstreamConnection], None] | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "piping" if self._piping else "busy" if self._taker else "idle"
+        return f"<UpstreamConnection {state}>"
+
+    @property
+    def closed(self) -> bool:
+        return self._transport.is_closing()
+
+    @property
+    def piping(self) -> bool:
+        return self._piping
+
+    def begin(self, taker: Taker, method: bytes, *, upgrade: bool) -> None:
+        """A new request: the next bytes that come are its answer."""
+        self._taker = taker
+        self._method = method
+        self._upgrade = upgrade
+        self.answered = self.keep_alive = False
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def expect_answer(self, within_seconds: float) -> None:
+        if not self.answered:
+            self._deadline.set(within_seconds)
+
+    def pause_reading(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Let go of it after what was written has left; the taker hears no more."""
+        self._taker = None
+        self._transport.close()
+
+    def abort(self) -> None:
+        """End it now: no byte that is still queued here is sent."""
+        self._taker = None
+        self._transport.abort()
+
+    def kill(self, reason: str) -> None:
+        """End it now, and tell the taker."""
+        self._transport.abort()
+        self._lose(reason)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are, without saying so
+        self._deadline = Deadline(asyncio.get_running_loop(), self._late)
+
+    def data_received(self, data: bytes) -> None:
+        taker = self._taker
+        if taker is None:
+            self._transport.abort()  # an answer that nobody asked for, or one that nobody waits for
+        elif self._piping:
+            taker.piped(data)
+        else:
+            self.answered = True
+            try:
+                if self._body is not None:
+                    self._take_body(taker, data)
+                else:
+                    self._take_heads(taker, data)
+            except BadMessage as error:
+                self._lose(str(error))
+                self._transport.abort()
+
+    def pause_writing(self) -> None:
+        if self._taker is not None:
+            self._taker.upstream_writable(False)
+
+    def resume_writing(self) -> None:
+        if self._taker is not None:
+            self._taker.upstream_writable(True)
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._deadline.stop()
+        if error is not None and self._taker is not None and not self._piping:
+            self._rescue()
+        if self._taker is not None:
+            if isinstance(self._body, EndlessBody) and error is None:
+                self._complete(self._taker, b"")
+            else:
+                self._lose(str(error) if error else "it closed the connection")
+        if self.on_lost is not None:
+            self.on_lost(self)
+
+    def _rescue(self) -> None:
+        """Read what the upstream sent before it closed on our upload: an early answer must not be lost to EPIPE."""
+        connection = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            left = _RESCUE_BYTES
+            while self._taker is not None and left > 0 and (data := os.read(connection.fileno(), 65536)):
+                left -= len(data)
+                self.data_received(data)
+
+    def _late(self) -> None:
+        taker, self._taker = self._taker, None
+        self._transport.abort()
+        if taker is not None:
+            taker.answer_late()
+
+    def _lose(self, reason: str) -> None:
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.upstream_lost(reason)
+
+    def _take_heads(self, taker: Taker, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        while True:
+            end = data.find(HEAD_END)
+            if end < 0:
+                if len(data) > MAX_HEAD_BYTES:
+                    raise BadMessage("the head of the answer is too large")
+                self._held = data
+                return
+            head = read_answer_head(data[: end + 4])
+            data = data[end + 4 :]
+            if head.status >= 200:
+                self._deadline.clear()
+                self._take_answer(taker, head, data)
+                return
+            if head.status == 101:
+                if not self._upgrade:
+                    raise BadMessage("it switched protocols without being asked")
+                self._deadline.clear()
+                self._piping = True
+                taker.upgraded(head, data)
+                return
+            taker.informational(head)
+            if not data or self._taker is not taker:
+                return
+
+    def _take_answer(self, taker: Taker, head: AnswerHead, data: bytes) -> None:
+        framing = answer_framing(head, self._method)
+        connection = tokens(head.fields, b"connection")
+        self.keep_alive = framing.kind is not Kind.UNTIL_CLOSE and (
+            b"close" not in connection if head.minor else b"keep-alive" in connection
+        )
+        if (hint := value_of(head.fields, b"keep-alive")) and (found := _KEEP_ALIVE_HINT.search(hint)):
+            self.idle_within = float(found[1])
+        taker.answer(head, framing)
+        if self._taker is not taker:
+            return
+        if framing.kind is Kind.NONE or (framing.kind is Kind.LENGTH and not framing.length):
+            self._complete(taker, data)
+            return
+        self._body = body_reader(framing)
+        if data:
+            self._take_body(taker, data)
+
+    def _take_body(self, taker: Taker, data: bytes) -> None:
+        body = self._body
+        assert body is not None
+        payload, rest = body.feed(data)
+        if payload:
+            taker.answer_data(payload)
+        if body.done and self._taker is taker:
+            self._complete(taker, rest)
+
+    def _complete(self, taker: Taker, rest: bytes) -> None:
+        trailers = self._body.trailers if self._body is not None else []
+        self._body = self._taker = None
+        if rest:
+            self.keep_alive = False
+        self.resume_reading()  # for whoever uses it next, and to see the upstream close it
+        taker.answer_end(trailers)

@@ -1,0 +1,181 @@
+"""One relay worker: listening sockets, the link, the netmap and the path to agents and API, put together.
+
+`run` serves until it is cancelled; `drain` first lets what is in flight finish. The listening sockets belong to the
+caller, so that a restart of a worker drops no connection that waits in their queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from elizacloud.model import TAG_AGENT
+from elizacloud.relay import probe as probing
+from elizacloud.relay.access import Access
+from elizacloud.relay.destination import Destinations
+from elizacloud.relay.dial import AgentDialer, UnixDialer
+from elizacloud.relay.exchange import Surroundings
+from elizacloud.relay.front import Fronts
+from elizacloud.relay.link.client import LinkClient
+from elizacloud.relay.link.messages import Activity
+from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.pool import Pool
+from elizacloud.relay.reach import Reach
+from elizacloud.relay.server import ClientConnection, ServerSettings
+from elizacloud.tailnet.netmap import Netmap, PeerChange
+from elizacloud.upstreams import PeerSeen, Probe, Upstream
+
+logger = structlog.get_logger()
+
+_TICK_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker needs of the settings; the names are theirs."""
+
+    relay_domain: str
+    api_socket: Path
+    cell_id: str
+    headers_timeout_seconds: float = 15.0
+    dial_timeout_seconds: float = 5.0
+    first_byte_timeout_seconds: float = 60.0
+    wake_hold_seconds: float = 8.0
+    drain_seconds: float = 20.0
+
+
+class Worker:
+    """`netmap` is one that a NetmapWatcher keeps; give its `on_change` our `netmap_changed` before it runs."""
+
+    def __init__(
+        self, settings: WorkerSettings, link: LinkClient, netmap: Netmap, dialer: AgentDialer, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._link = link
+        self._netmap = netmap
+        self._metrics = metrics
+        self._reach = Reach(
+            link.table,
+            netmap,
+            dialer,
+            link,
+            metrics,
+            dial_timeout_seconds=settings.dial_timeout_seconds,
+            hold_seconds=settings.wake_hold_seconds,
+        )
+        self._api = Pool(UnixDialer(settings.api_socket))
+        self._destinations = Destinations(Fronts(settings.relay_domain), Access(link), self._reach, self._api)
+        self._surroundings = Surroundings(self, metrics, settings.first_byte_timeout_seconds)
+        self._server_settings = ServerSettings(settings.headers_timeout_seconds)
+        self._clients: set[ClientConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._servers: list[asyncio.Server] = []
+        self._no_clients = asyncio.Event()
+        self._no_clients.set()
+
+    async def run(self, sockets: Sequence[socket.socket], *, started: Callable[[], None] = lambda: None) -> None:
+        """Serve on these listening sockets, and follow the link, until cancelled; then end what is left at once."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._link.run(self), name="link")
+                tasks.create_task(self._tick(), name="relay tick")
+                for listener in sockets:
+                    self._servers.append(await loop.create_server(self._client, sock=listener))
+                started()
+        finally:
+            self._stop_accepting()
+            for client in tuple(self._clients):
+                client.abort()
+            for task in tuple(self._tasks):
+                task.cancel()
+            self._reach.close()
+            self._api.kill("the relay stops")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._no_clients.wait()
+
+    async def drain(self) -> bool:
+        """Take no new connection or request, and wait for the present ones; False when time ran out."""
+        self._stop_accepting()
+        for client in tuple(self._clients):
+            client.drain()
+        try:
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self._no_clients.wait()
+        except TimeoutError:
+            logger.warning("connections are cut: they did not end in time", connections=len(self._clients))
+            return False
+        finally:
+            self._link.say_goodbye()
+        return True
+
+    def netmap_changed(self, changes: tuple[PeerChange, ...]) -> None:
+        """End what no longer fits, and tell the control plane who appeared. Call it in the step that changed the netmap."""
+        self._reach.netmap_changed(changes)
+        for change in changes:
+            peer = change.after
+            if peer is None or TAG_AGENT not in peer.tags:
+                continue
+            if change.identity or (change.before is not None and change.before.online != peer.online):
+                self._link.tell_peer(
+                    PeerSeen(self._settings.cell_id, peer.node_id, peer.ips, tuple(sorted(peer.tags)), peer.online)
+                )
+
+    # What the link asks
+
+    async def probe(self, upstream: Upstream, *, within_seconds: float) -> Probe:
+        return await probing.probe(self._reach, upstream, within_seconds=within_seconds)
+
+    async def drained(self, agent_id: str, *, within_seconds: float) -> bool:
+        return await self._reach.drained(agent_id, within_seconds=within_seconds)
+
+    def table_changed(self) -> None:
+        self._reach.table_changed()
+
+    # exchange.Tasks
+
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a task of the relay failed", task=task.get_name(), exc_info=error)
+
+    # Clients
+
+    def _client(self) -> ClientConnection:
+        return ClientConnection(self._destinations, self._surroundings, self._server_settings, self._came, self._gone)
+
+    def _came(self, client: ClientConnection) -> None:
+        self._clients.add(client)
+        self._no_clients.clear()
+
+    def _gone(self, client: ClientConnection) -> None:
+        self._clients.discard(client)
+        if not self._clients:
+            self._no_clients.set()
+
+    def _stop_accepting(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def _tick(self) -> None:
+        """Once a second: let go of idle connections, tell the control plane which agents are in use."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._reach.sweep()
+            self._api.sweep()
+            self._link.tell_activity(tuple(Activity(*use) for use in self._reach.take_activity()))
