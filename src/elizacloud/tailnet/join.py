@@ -75,7 +75,7 @@ class Joined:
         return next((ip for ip in self.ips if ":" not in ip), None)
 
 
-OnNetmap = Callable[[], Awaitable[None]]
+OnNetmap = Callable[[Joined], Awaitable[None]]
 
 
 async def join(
@@ -88,20 +88,20 @@ async def join(
 ) -> Joined:
     """Return when tailscaled is on the tailnet with these preferences; harmless when it is already.
 
-    `on_netmap` is awaited once, as soon as this node knows its addresses, which is before it is reachable: the moment to
-    say what is served. Raises KeyRefused when the key is dead or there is none and one is needed, TailnetUnavailable when
-    tailscaled or the server did not answer in time (its own retries go on, so a later call may find it joined).
+    `on_netmap` is awaited once, as soon as this node knows its addresses: the moment to say what is served. tailscaled
+    may take another 0.2 s to call itself Running, long after Headscale lists the node.
+
+    Raises KeyRefused when the key is dead or there is none and one is needed, TailnetUnavailable when tailscaled or the
+    server did not answer in time (its own retries go on, so a later call may find it joined).
     """
     attempt = _Attempt(api, prefs, auth_key, on_netmap)
     try:
         async with asyncio.timeout(within_seconds):
             await api.until_listening()
-            await attempt.until_running()
-            status = await api.status()
+            return await attempt.until_running()
     except TimeoutError as error:
         why = attempt.last_error or f"{prefs.join_url} did not answer"
         raise TailnetUnavailable(f"cannot join the tailnet in {within_seconds:g} s: {why}") from error
-    return Joined(status.node_id, status.ips)
 
 
 class _Attempt:
@@ -113,7 +113,7 @@ class _Attempt:
         self._key_used = False
         self.last_error = ""
 
-    async def until_running(self) -> None:
+    async def until_running(self) -> Joined:
         status = await self._api.status()
         if not status.has_node_key:
             await self._log_in()
@@ -129,7 +129,7 @@ class _Attempt:
                 if event.get("SelfChange") or state in HAS_NETMAP:
                     await self._has_netmap(final=state is State.RUNNING)
                 if state is State.RUNNING:
-                    return
+                    return await self._joined()
                 if state is State.NEEDS_LOGIN and not self._key_used:
                     await self._log_in()
         raise TailnetUnavailable("cannot join the tailnet: tailscaled ended; look at its log")
@@ -138,13 +138,19 @@ class _Attempt:
         if self._on_netmap is None:
             return
         try:
-            await self._on_netmap()
+            await self._on_netmap(await self._joined())
         except TailnetUnavailable:
             # The backend may announce its netmap a moment before it accepts calls about it; there will be another event.
             if final:
                 raise
         else:
             self._on_netmap = None
+
+    async def _joined(self) -> Joined:
+        status = await self._api.status()
+        if not status.ips:
+            raise TailnetUnavailable("cannot join the tailnet: tailscaled does not know its address yet")
+        return Joined(status.node_id, status.ips)
 
     async def _log_in(self) -> None:
         if self._auth_key is None:

@@ -25,7 +25,7 @@ HOST = "local-tailscaled.sock"
 """The one Host header that the LocalAPI accepts besides an empty one."""
 
 CALL_SECONDS = 10.0
-SOCKET_POLL_SECONDS = 0.005
+SOCKET_POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,13 @@ class LocalApi:
             await self._session.close()
 
     async def _json(self, method: str, path: str) -> dict[str, Any]:
-        answer = json.loads(await self._call(method, path))
+        data = await self._call(method, path)
+        try:
+            answer = json.loads(data)
+        except ValueError as error:
+            raise TailnetUnavailable(f"cannot use tailscaled's answer to {path}: no JSON") from error
         if not isinstance(answer, dict):
-            raise TailnetUnavailable(f"cannot use tailscaled's answer to {path}: not a JSON object")
+            raise TailnetUnavailable(f"cannot use tailscaled's answer to {path}: no JSON object")
         return answer
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
 
 import aiohttp
 from pydantic import SecretStr
@@ -18,7 +17,7 @@ from pydantic import SecretStr
 from elizacloud.errors import TailnetUnavailable
 from elizacloud.model import AGENT_PORT
 from elizacloud.processes import Backoff
-from elizacloud.tailnet import JoinPrefs, LocalApi, join
+from elizacloud.tailnet import Joined, JoinPrefs, LocalApi, join
 
 JOIN_SECONDS = 60.0
 REPORT_SECONDS = 10.0
@@ -47,25 +46,23 @@ async def be_member(
     report: Report | None,
     http: aiohttp.ClientSession,
     say: Say,
-) -> NoReturn:
-    """Join and stay, until cancelled. Raises KeyRefused; an unreachable server is tried for ever."""
+) -> None:
+    """Join, and return when all is said. Raises KeyRefused; an unreachable server is tried for ever."""
     began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
 
-    async def publish() -> None:
-        await api.set_serve(AGENT_PORT, serve_target)
+        async def publish(node: Joined) -> None:
+            await api.set_serve(AGENT_PORT, serve_target)
+            say(f"on the tailnet as {' '.join(node.ips)} after {time.monotonic() - began:.2f} s")
+            if report is not None and node.ipv4 is not None:
+                tasks.create_task(_report(report, node.ipv4, http, say), name=f"report of {prefs.hostname}")
 
-    while True:
-        try:
-            joined = await join(api, prefs, auth_key, within_seconds=JOIN_SECONDS, on_netmap=publish)
-            break
-        except TailnetUnavailable as error:
-            say(str(error))
-    await api.close()
-    say(f"joined the tailnet as {' '.join(joined.ips)} in {time.monotonic() - began:.2f} s")
-    if report is not None and joined.ipv4 is not None:
-        await _report(report, joined.ipv4, http, say)
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError("a future that nobody resolves was resolved")
+        while True:
+            try:
+                await join(api, prefs, auth_key, within_seconds=JOIN_SECONDS, on_netmap=publish)
+                break
+            except TailnetUnavailable as error:
+                say(str(error))
 
 
 async def _report(report: Report, ip: str, http: aiohttp.ClientSession, say: Say) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 import structlog
@@ -27,6 +28,8 @@ EXIT_OURS = 70  # EX_SOFTWARE
 TAILSCALED_GRACE_SECONDS = 2.0
 TAILSCALED_LOG_BYTES = 1024 * 1024
 STUB_AGENT = (sys.executable, "-m", "elizacloud.stub_agent")
+
+E = TypeVar("E", bound=BaseException)
 
 log = structlog.get_logger()
 
@@ -100,11 +103,11 @@ class Unit:
         except* UnitEnded as group:
             ended = _first(group)
         except* KeyRefused as group:
-            ended = UnitEnded(EXIT_KEY_DEAD, f"tailnet: {group.exceptions[0]}")
+            ended = UnitEnded(EXIT_KEY_DEAD, f"tailnet: {_first(group)}")
         except* Exception as group:
             # One instance's unforeseen trouble must not end the host, and with it all the others.
             log.exception("unit failed", agent=spec.labels.agent_id)
-            ended = UnitEnded(EXIT_OURS, f"internal: {group.exceptions[0]!r}")
+            ended = UnitEnded(EXIT_OURS, f"internal: {_first(group)!r}")
         finally:
             await self._end()
         if self._stop_asked.is_set() and self._agent.exit is not None:
@@ -201,6 +204,6 @@ def _exit_code(exit_: Exit) -> int:
     return exit_.code if exit_.code >= 0 else 128 - exit_.code
 
 
-def _first(group: BaseExceptionGroup[UnitEnded]) -> UnitEnded:
+def _first(group: BaseExceptionGroup[E]) -> E:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,75 @@
+"""The command line, the environment and the files of a tailscaled."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from elizacloud.errors import Misconfigured
+from elizacloud.tailnet import Tailscaled
+from elizacloud.tailnet.tailscaled import UDP_PORT_FILE, udp_port_of
+
+
+def made(directory: Path, *, join_url: str = "http://127.0.0.1:8080", memory_limit: str = "") -> Tailscaled:
+    return Tailscaled(
+        Path("/bin/tailscaled"), directory / "state", directory / "run" / "t.sock", join_url, 41641, memory_limit
+    )
+
+
+def test_it_is_userspace_with_a_fixed_port_and_without_proxies(tmp_path: Path) -> None:
+    argv = made(tmp_path).argv()
+
+    assert "--tun=userspace-networking" in argv
+    assert "--port=41641" in argv
+    assert "--no-logs-no-support" in argv
+    assert not [argument for argument in argv if "socks5" in argument or "http-proxy" in argument]
+
+
+def test_its_environment_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ELIZACLOUD_OPERATOR_TOKEN", "secret")
+    monkeypatch.setenv("TS_AUTHKEY", "secret")
+
+    assert set(made(tmp_path).environment()) == {"PATH", "HOME", "TS_NO_LOGS_NO_SUPPORT", "TS_DEBUG_USE_DERP_HTTP"}
+    assert "TS_DEBUG_USE_DERP_HTTP" not in made(tmp_path, join_url="https://h.example").environment()
+    assert made(tmp_path, memory_limit="64MiB").environment()["GOMEMLIMIT"] == "64MiB"
+
+
+def test_its_directories_are_private_and_an_old_socket_is_gone(tmp_path: Path) -> None:
+    tailscaled = made(tmp_path)
+    tailscaled.socket.parent.mkdir(mode=0o755)
+    tailscaled.socket.touch()
+
+    tailscaled.prepare()
+    tailscaled.prepare()
+
+    assert not tailscaled.socket.exists()
+    for directory in (tailscaled.state_dir, tailscaled.socket.parent):
+        assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_socket_path_that_is_too_long_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="107 bytes"):
+        made(tmp_path / ("x" * 120)).prepare()
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+
+    with pytest.raises(Misconfigured, match="cannot prepare"):
+        made(tmp_path).prepare()
+
+
+def test_the_udp_port_is_chosen_once_and_kept(tmp_path: Path) -> None:
+    port = udp_port_of(tmp_path)
+
+    assert [udp_port_of(tmp_path) for _ in range(3)] == [port] * 3
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("damaged", ["", "x", "0", "70000", "-1"])
+def test_a_damaged_port_file_is_replaced(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / UDP_PORT_FILE).write_text(damaged)
+
+    assert 0 < udp_port_of(tmp_path) < 65536
+    assert udp_port_of(tmp_path) == udp_port_of(tmp_path)
