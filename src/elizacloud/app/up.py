@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
 import aiohttp
 import structlog
 from pydantic import SecretStr

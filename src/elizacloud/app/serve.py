@@ -1,0 +1,169 @@
+"""`elizacloud serve`: the control plane. API and reconciler over a store, a Headscale, a runtime and the relays' link.
+
+One holds a data dir's lock for as long as it lives. It listens on unix sockets (the API, the link) and, for containers'
+reports, on an address of its own that serves nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from contextlib import AsyncExitStack
+
+import structlog
+from pydantic import SecretStr
+
+from elizacloud.agents.lifecycle import Lifecycle
+from elizacloud.agents.place import Place
+from elizacloud.api.app import create_app, create_containers_app
+from elizacloud.app.data_dir import DataDir, open_data_dir
+from elizacloud.app.failing import first_error
+from elizacloud.app.http import served
+from elizacloud.auth.tokens import known_token, token_sha256
+from elizacloud.errors import Error, HeadscaleUnavailable, Misconfigured
+from elizacloud.headscale.bootstrap import ensure_policy
+from elizacloud.headscale.client import USER, HeadscaleClient
+from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, ApiToken, Scope, utc_now
+from elizacloud.processes import Backoff
+from elizacloud.relay.link.hub import Hub
+from elizacloud.relay.link.messages import Activity
+from elizacloud.runtime.process.runtime import ProcessRuntime
+from elizacloud.settings import Settings
+from elizacloud.store import Cipher, Store
+from elizacloud.upstreams import PeerSeen
+
+OPERATOR = "operator"
+_RETRY = Backoff(first_seconds=0.2, cap_seconds=5.0)
+
+log = structlog.get_logger()
+
+
+def run(settings: Settings) -> None:
+    """Run until SIGINT or SIGTERM. Raises an Error when it cannot start, or cannot go on."""
+    data = open_data_dir(settings)
+    data.lock("serve", "control plane")
+    try:
+        asyncio.run(_run(settings, data))
+    except BaseExceptionGroup as group:
+        raise first_error(group) from group
+
+
+async def _run(settings: Settings, data: DataDir) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(await _open_store(settings, data))
+        headscale = HeadscaleClient(*_headscale_of(settings))
+        stack.push_async_callback(headscale.close)
+        runtime = ProcessRuntime(settings.process_host_socket or data.sockets / "agents" / "host.sock")
+        stack.push_async_callback(runtime.close)
+        place = Place(
+            installation_id=data.installation_id,
+            cell_id=DEFAULT_CELL_ID,
+            host_id=DEFAULT_HOST_ID,
+            headscale=headscale,
+            runtime=runtime,
+            join_url=settings.headscale_join_url or headscale.url,
+            report_url=settings.report_url,
+        )
+        epoch = await store.installation.next_epoch()
+        listener = _Listener()
+        hub = Hub(f"{data.installation_id}-{epoch}", listener, check=store.ping)
+        lifecycle = Lifecycle(store, place, hub, settings)
+        await lifecycle.prepare()
+        hub.load((), (), [known_token(token) for token in await store.tokens.list_live()])
+        await lifecycle.tell_relays()
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        working = tasks.create_task(_work(headscale, lifecycle), name="lifecycle")
+        stack.callback(working.cancel)
+        listener.attach(lifecycle, tasks)
+        await stack.enter_async_context(hub.serve(settings.link_socket or data.sockets / "link.sock"))
+        api = create_app(lifecycle, store, hub, settings)
+        await stack.enter_async_context(served(api, socket=settings.api_socket or data.sockets / "api.sock"))
+        if settings.report_listen is not None:
+            reports = create_containers_app(lifecycle.containers)
+            await stack.enter_async_context(served(reports, address=settings.report_listen))
+        log.info("control plane started", epoch=epoch)
+        await stop.wait()
+        log.info("control plane stops")
+
+
+async def _work(headscale: HeadscaleClient, lifecycle: Lifecycle) -> None:
+    """Drive agents, once the policy that keeps them apart is in place: without one Headscale allows everything."""
+    failures = 0
+    while True:
+        try:
+            await headscale.ensure_user(USER)
+            await ensure_policy(headscale)
+            break
+        except HeadscaleUnavailable as error:
+            failures += 1
+            delay = _RETRY.delay_seconds(failures, random.random())
+            log.warning("waiting for Headscale", reason=str(error), retry_seconds=round(delay, 1))
+            await asyncio.sleep(delay)
+    await lifecycle.run()
+
+
+async def _open_store(settings: Settings, data: DataDir) -> Store:
+    """The store, migrated, ours, and with this installation's operator token as its only one."""
+    url = settings.database_url.get_secret_value() if settings.database_url else data.database_url
+    store = await Store.open(url, Cipher(data.secret_key(settings)))
+    try:
+        await store.installation.ensure(data.installation_id)
+        await _keep_operator_token(store, token_sha256(data.operator_token(settings)))
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+async def _keep_operator_token(store: Store, sha256: str) -> None:
+    present = False
+    for token in await store.tokens.list(OPERATOR):
+        if token.sha256 == sha256:
+            present = True
+        else:
+            await store.tokens.revoke(token.id)
+    if not present:
+        scopes = frozenset({Scope.SERVICE})
+        token_id = f"operator-{sha256[:12]}"
+        await store.tokens.create(ApiToken(token_id, OPERATOR, OPERATOR, scopes, None, sha256, utc_now()))
+
+
+def _headscale_of(settings: Settings) -> tuple[str, SecretStr]:
+    if settings.headscale_api_url is None or settings.headscale_api_key is None:
+        raise Misconfigured(
+            "cannot start the control plane without a Headscale: set ELIZACLOUD_HEADSCALE_API_URL and "
+            "ELIZACLOUD_HEADSCALE_API_KEY (file:/path is accepted), or use `elizacloud up`"
+        )
+    return settings.headscale_api_url, settings.headscale_api_key
+
+
+class _Listener:
+    """Passes what relays see on to the agents' part, which is made after the hub."""
+
+    def __init__(self) -> None:
+        self._lifecycle: Lifecycle | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def attach(self, lifecycle: Lifecycle, tasks: asyncio.TaskGroup) -> None:
+        self._lifecycle, self._tasks = lifecycle, tasks
+
+    def peer_seen(self, peer: PeerSeen) -> None:
+        if self._lifecycle is not None:
+            self._lifecycle.peer_seen(peer)
+
+    def wake(self, agent_id: str) -> None:
+        if self._lifecycle is not None and self._tasks is not None:
+            self._tasks.create_task(self._woken(self._lifecycle, agent_id), name=f"wake {agent_id}")
+
+    def active(self, activity: Activity) -> None:
+        """Nothing depends on activity yet: agents are only paused when their owner says so."""
+
+    async def _woken(self, lifecycle: Lifecycle, agent_id: str) -> None:
+        try:
+            await lifecycle.wake(agent_id)
+        except Error as error:
+            log.warning("cannot wake the agent", agent=agent_id, reason=str(error))
