@@ -23,16 +23,17 @@ from elizacloud.store.filesystem import network_filesystem
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-# Alembic's `op` and `context` are one per process: two stores that open at once take turns.
-_alembic = threading.Lock()
+# Alembic's `op` and `context` are one per process: stores that open at once take turns.
+_turn = threading.Lock()
 
 
 def prepare(url: URL) -> None:
     """Check the database and migrate it. Raises Misconfigured or StoreUnavailable, with nothing changed."""
-    if url.get_backend_name() == "sqlite":
-        _prepare_sqlite(url)
-    else:
-        _prepare_postgresql(url)
+    with _turn:
+        if url.get_backend_name() == "sqlite":
+            _prepare_sqlite(url)
+        else:
+            _prepare_postgresql(url)
 
 
 def _prepare_sqlite(url: URL) -> None:
@@ -64,6 +65,10 @@ def _prepare_sqlite(url: URL) -> None:
                     f"cannot use the store {path}: rows refer to rows that are missing; restore it from a backup"
                 )
             connection.commit()
+            if connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar() != "wal":
+                raise Misconfigured(
+                    f"cannot open the store {path}: its filesystem does not allow a write-ahead log; use a local disk"
+                )
     except Misconfigured as error:
         if str(path) in str(error):
             raise
@@ -79,11 +84,6 @@ def _check_sqlite(connection: sa.Connection, path: Path) -> None:
     if found != "ok":
         raise Misconfigured(
             f"cannot open the store {path}: it is damaged or was written only in part; restore it from a backup"
-        )
-    mode = connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar()
-    if mode != "wal":
-        raise Misconfigured(
-            f"cannot open the store {path}: its filesystem does not allow a write-ahead log; use a local disk"
         )
 
 
@@ -142,5 +142,4 @@ def _migrate(connection: sa.Connection, what: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    with _alembic:
-        command.upgrade(config, "heads")
+    command.upgrade(config, "heads")

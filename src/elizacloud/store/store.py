@@ -98,7 +98,7 @@ def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url)
         backend = parsed.get_backend_name()
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         backend = ""
     if backend not in ("sqlite", "postgresql") or (backend == "sqlite" and not parsed.database):
         # The text itself stays out of the message: it may hold a password.
