@@ -7,6 +7,7 @@ import ipaddress
 import itertools
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -309,8 +310,9 @@ async def test_the_relay_reaches_agents_on_their_port_and_nobody_reaches_anythin
     async with sink:
         for machine in (relay, agent, other):
             await machine.api.set_serve(AGENT_PORT, f"127.0.0.1:{port}")
-        assert await _greeting(relay, agent.ipv4, AGENT_PORT) == b"hello"
-        assert await _greeting(relay, other.ipv4, AGENT_PORT) == b"hello"
+        for target in (agent, other):
+            await until(partial(relay.knows_way_to, target.ipv4))
+            assert await _greeting(relay, target.ipv4, AGENT_PORT) == b"hello"
         async with asyncio.TaskGroup() as group:
             for source, target, closed in (
                 (relay, agent, port),  # what the agent's machine has on its loopback
