@@ -1,4 +1,6 @@
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,3 +11,10 @@ from tests.headscale.scripted import Scripted, serving
 async def scripted() -> AsyncIterator[Scripted]:
     async with serving() as server:
         yield server
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory with a path short enough for unix sockets."""
+    with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as name:
+        yield Path(name)
