@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from random import Random
 
@@ -62,12 +62,25 @@ class Lifecycle:
         self.containers = Containers(parts, self._driver)
         self.sweeper = Sweeper(parts, lambda agent_id: self._driver.wake(agent_id, suspected=True), random=self._random)
 
+    @property
+    def checks(self) -> dict[str, Callable[[], Awaitable[object]]]:
+        """What has to work, by name, so that agents can be driven; each returns or raises an Error."""
+        place = self._parts.place
+        return {
+            "store": self._parts.store.ping,
+            "headscale": place.headscale.health,
+            "runtime": lambda: place.runtime.list(place.installation_id),
+        }
+
     async def prepare(self) -> None:
-        """Make the place known to the store and all agents to the relays; before anything is created or served."""
+        """Make the place known to the store; before the first agent is created."""
         store, place = self._parts.store, self._parts.place
         await store.places.ensure_cell(Cell(place.cell_id, place.cell_id))
         await store.places.ensure_host(Host(place.host_id, place.host_id, place.runtime.kind))
-        for record in await store.agents.records():
+
+    async def tell_relays(self) -> None:
+        """Make all agents known to the relays; before the first relay is let in, so that none sees half of them."""
+        for record in await self._parts.store.agents.records():
             self._parts.journal.tell(record)
 
     async def run(self) -> None:

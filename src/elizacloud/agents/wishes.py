@@ -45,7 +45,10 @@ def checked_spec(spec: AgentSpec) -> AgentSpec:
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
-    size = len(json.dumps(config).encode())
+    try:
+        size = len(json.dumps(config, allow_nan=False).encode())
+    except (ValueError, RecursionError) as error:
+        raise Invalid("cannot accept this agentConfig: it is not plain JSON", code="invalid_config") from error
     if size > CONFIG_MAX_BYTES:
         raise Invalid(
             f"cannot accept an agentConfig of {size} bytes: the limit is {CONFIG_MAX_BYTES}", code="config_too_large"

@@ -1,0 +1,101 @@
+"""What the routes call, and who calls them: the dependencies that every route file uses."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+from fastapi.security import HTTPBearer
+from pydantic import SecretStr
+
+from elizacloud.agents.containers import Containers
+from elizacloud.agents.operations import Operations
+from elizacloud.api.readiness import Readiness
+from elizacloud.auth.access import OWNER_HEADER, Action, acting_owner, check_action
+from elizacloud.auth.issuing import Tokens
+from elizacloud.auth.login import Logins
+from elizacloud.auth.tokens import parse_bearer
+from elizacloud.errors import Unauthenticated
+from elizacloud.model import Principal
+from elizacloud.settings import Settings
+from elizacloud.store.idempotency import Idempotency
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """The operations behind the routes, and two things of the server itself."""
+
+    operations: Operations
+    tokens: Tokens
+    logins: Logins
+    idempotency: Idempotency
+    settings: Settings
+    readiness: Readiness
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set it before the server stops: streams end then, instead of holding it up."""
+
+
+def api_parts(request: Request) -> ApiParts:
+    parts = request.app.state.parts
+    assert isinstance(parts, ApiParts)
+    return parts
+
+
+def containers_of(request: Request) -> Containers:
+    containers = request.app.state.containers
+    assert isinstance(containers, Containers)
+    return containers
+
+
+FromParts = Annotated[ApiParts, Depends(api_parts)]
+FromContainers = Annotated[Containers, Depends(containers_of)]
+
+_BEARER = HTTPBearer(auto_error=False, scheme_name="token", description="An API token: `Authorization: Bearer ec_…`")
+_CONTAINER_BEARER = HTTPBearer(
+    auto_error=False,
+    scheme_name="containerToken",
+    description="A token of the container's present run: ELIZACLOUD_JOIN_TOKEN or ELIZACLOUD_BUSY_TOKEN.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated caller that may manage, and the owner that it acts for."""
+
+    principal: Principal
+    owner_id: str
+
+
+async def authenticated(request: Request, parts: FromParts, _: Annotated[object, Depends(_BEARER)]) -> Principal:
+    return await parts.tokens.authenticate(_authorization(request))
+
+
+async def managing(
+    principal: Annotated[Principal, Depends(authenticated)],
+    elizacloud_owner: Annotated[
+        str | None,
+        Header(alias=OWNER_HEADER, description="The owner that a service token acts for.", examples=["user-17"]),
+    ] = None,
+) -> Caller:
+    check_action(principal, Action.MANAGE)
+    return Caller(principal, acting_owner(principal, elizacloud_owner))
+
+
+async def container_token(request: Request, _: Annotated[object, Depends(_CONTAINER_BEARER)]) -> SecretStr:
+    return parse_bearer(_authorization(request))
+
+
+FromCaller = Annotated[Caller, Depends(managing)]
+FromContainer = Annotated[SecretStr, Depends(container_token)]
+
+
+def _authorization(request: Request) -> str | None:
+    """The header's value. Two of them are refused: somebody on the way would read the other one."""
+    values = request.headers.getlist("authorization")
+    if len(values) > 1:
+        raise Unauthenticated(
+            "cannot tell who is calling: the request has two Authorization headers", code="malformed_credential"
+        )
+    return values[0] if values else None
