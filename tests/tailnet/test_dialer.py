@@ -30,6 +30,15 @@ def test_an_answer_that_is_not_complete_says_nothing(cut: int) -> None:
     assert parse_dial_answer(CONNECTED[:cut]) is None
 
 
+def test_an_answer_with_half_a_reason_says_nothing() -> None:
+    answer = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 18\r\n\r\nconnection refused"
+
+    assert parse_dial_answer(answer[:-1]) is None
+    parsed = parse_dial_answer(answer)
+    assert parsed is not None
+    assert parsed.outcome is Outcome.REFUSED
+
+
 def test_connected_and_what_the_agent_sent_first() -> None:
     assert parse_dial_answer(CONNECTED + b"220 hello\r\n\r\n") == DialAnswer(Outcome.CONNECTED, b"220 hello\r\n\r\n")
 
@@ -39,6 +48,7 @@ def test_connected_and_what_the_agent_sent_first() -> None:
     [
         (b"HTTP/1.1 200 OK\r\nDial-Self: true\r\nDial-Addr: 100.64.9.9:80\r\n\r\n", Outcome.NOT_A_PEER),
         (b"HTTP/1.1 200 OK\r\ndial-self: true\r\n\r\n", Outcome.NOT_A_PEER),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nDial-Self: true\r\n\r\n", Outcome.NOT_A_PEER),
         (b"HTTP/1.1 200 OK\r\n\r\n", Outcome.FAILED),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\ndial failure: connect: connection refused\n", Outcome.REFUSED),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\ndial failure: context deadline exceeded\n", Outcome.FAILED),
@@ -95,7 +105,7 @@ async def test_a_dialled_connection_reads_what_the_agent_sends(short_dir: Path) 
     ("answer", "code"),
     [
         (b"HTTP/1.1 200 OK\r\nDial-Self: true\r\n\r\n", "not_a_peer"),
-        (b"HTTP/1.1 502 Bad Gateway\r\n\r\nconnection refused", "refused"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 18\r\n\r\nconnection refused", "refused"),
     ],
 )
 async def test_a_dial_that_is_refused(short_dir: Path, answer: bytes, code: str) -> None:

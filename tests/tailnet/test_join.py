@@ -104,6 +104,7 @@ async def test_a_fresh_machine_without_a_key(fresh: FakeLocalApi, api: LocalApi)
         "AuthKey not found",
         "auth-key has already been used",
         "invalid key: auth key revoked",
+        "handling register with auth key: failed to parse auth-key: hash length mismatch, expected 64 chars, got 65",
     ],
 )
 @pytest.mark.parametrize("worded", ["error", "warning"])
@@ -119,6 +120,7 @@ async def test_a_dead_key_is_told_at_once(fresh: FakeLocalApi, api: LocalApi, te
     [
         'fetch control key: Get "http://127.0.0.1:1/key": dial tcp: connection refused',
         "register request: http 500: database is locked",
+        "handling register with auth key: database is locked",
         "register request: http 401: Unauthorized",
     ],
 )

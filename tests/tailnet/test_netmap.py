@@ -151,7 +151,14 @@ def test_without_a_login_there_is_no_netmap(netmap: Netmap, state: int) -> None:
 
 
 def test_other_events_change_nothing(netmap: Netmap) -> None:
-    events: list[dict[str, Any]] = [{"State": 6}, {"State": 5}, {"Health": {}}, {"Engine": {}}, {}, {"PeersChanged": None}]
+    events: list[dict[str, Any]] = [
+        {"State": 6},
+        {"State": 5},
+        {"Health": {}},
+        {"Engine": {}},
+        {},
+        {"PeersChanged": None},
+    ]
     for event in events:
         assert netmap.apply(event) == ()
     assert netmap.apply({"PeerChangedPatch": [{"NodeID": 77, "Online": True}]}) == ()

@@ -44,16 +44,18 @@ def dial_request(ip: str, port: int) -> bytes:
 
 
 def parse_dial_answer(data: bytes) -> DialAnswer | None:
-    """What the bytes received so far mean; None when the head of the answer is not complete."""
+    """What the bytes received so far mean; None when the answer is not complete."""
     head, separator, rest = data.partition(b"\r\n\r\n")
     if not separator:
-        if len(data) > ANSWER_LIMIT_BYTES:
-            return DialAnswer(Outcome.FAILED, detail="tailscaled's answer has no end")
-        return None
+        return DialAnswer(Outcome.FAILED, detail="no end of headers") if len(data) > ANSWER_LIMIT_BYTES else None
     if head.startswith(b"HTTP/1.1 101 "):
         return DialAnswer(Outcome.CONNECTED, rest)
-    status_line, *headers = head.split(b"\r\n")
-    if status_line.startswith(b"HTTP/1.1 200 ") and any(line.lower() == b"dial-self: true" for line in headers):
+    status_line, *lines = head.lower().split(b"\r\n")
+    headers = {name.strip(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and len(rest) < min(int(length), ANSWER_LIMIT_BYTES):
+        return None
+    if status_line.startswith(b"http/1.1 200 ") and headers.get(b"dial-self") == b"true":
         return DialAnswer(Outcome.NOT_A_PEER)
     detail = (status_line + b" " + rest[:300]).decode("utf-8", "replace").strip()
     return DialAnswer(Outcome.REFUSED if "refused" in detail else Outcome.FAILED, detail=detail)
@@ -92,11 +94,13 @@ async def dial(
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> DialAnswer:
     writer.write(request)
     try:
-        head = await reader.readuntil(b"\r\n\r\n")
+        # Not a byte more than the head: what follows a 101 is the agent's and stays in the reader.
+        received = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         raise OSError("it closed the connection") from error
-    if not head.startswith(b"HTTP/1.1 101 "):
-        head += await reader.read(ANSWER_LIMIT_BYTES)
-    answer = parse_dial_answer(head)
-    assert answer is not None
+    while (answer := parse_dial_answer(received)) is None:
+        more = await reader.read(ANSWER_LIMIT_BYTES)
+        if not more:
+            raise OSError("it closed the connection")
+        received += more
     return answer

@@ -23,7 +23,7 @@ from elizacloud.tailnet.localapi import LocalApi
 # "invalid pre auth key", "authkey expired", "authkey already used", "invalid authkey" (hscontrol/auth.go and
 # hscontrol/types/preauth_key.go, v0.27 to v0.29); the words may come in either order in another server.
 _KEY = r"(?:pre[- ]?)?auth[- ]?key"
-_BAD = r"(?:invalid|unknown|expired|already (?:been )?used|not found|revoked)"
+_BAD = r"(?:invalid|unknown|expired|already (?:been )?used|not found|revoked|failed to parse)"
 _KEY_REFUSED = re.compile(rf"{_BAD}.{{0,20}}{_KEY}|{_KEY}.{{0,20}}{_BAD}", re.IGNORECASE)
 
 
