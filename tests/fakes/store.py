@@ -1,4 +1,4 @@
-"""A store for tests: the real one, on SQLite in a temporary directory, opened and closed in a few milliseconds."""
+"""A store for tests: the real one, on SQLite in a temporary directory, opened and closed in some 10 milliseconds."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from elizacloud.model import Agent, AgentSpec, Cell, Generation, Host, new_agent_id, utc_now
 from elizacloud.states import State, Wanted
 from elizacloud.store import Cipher, Store, new_secret_key, sqlite_url
+from elizacloud.store.opening import prepare
 
 CELL = Cell("cell-1", "first cell")
 HOST = Host("host-1", "first host", "process")
 
 
+_CIPHER = Cipher(new_secret_key())
+
+
 @cache
-def _cipher() -> Cipher:
-    return Cipher(new_secret_key())
+def _empty_store() -> bytes:
+    """The file of a store that was just migrated: a copy of it opens five times faster than a new one."""
+    with tempfile.TemporaryDirectory(prefix="ec-store-") as directory:
+        file = Path(directory) / "store.db"
+        prepare(make_url(sqlite_url(file)))
+        return file.read_bytes()
 
 
 @asynccontextmanager
@@ -28,7 +38,8 @@ async def open_memory_store(*, clock: Callable[[], datetime] = utc_now) -> Async
     """An empty store that knows CELL and HOST; its file is gone at the end."""
     directory = Path(tempfile.mkdtemp(prefix="ec-store-"))
     try:
-        async with await Store.open(sqlite_url(directory / "store.db"), _cipher(), clock=clock) as store:
+        (directory / "store.db").write_bytes(_empty_store())
+        async with await Store.open(sqlite_url(directory / "store.db"), _CIPHER, clock=clock) as store:
             await store.places.ensure_cell(CELL)
             await store.places.ensure_host(HOST)
             yield store

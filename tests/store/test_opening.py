@@ -13,10 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from elizacloud.errors import Error, Misconfigured, StoreUnavailable
-from elizacloud.store import Store, opening, sqlite_url, tables
+from elizacloud.store import Cipher, Store, opening, sqlite_url, tables
 from elizacloud.store.opening import prepare
-from tests.fakes.store import created
-from tests.store.conftest import Open
+from tests.fakes.store import CELL, HOST, created
+from tests.store.conftest import KEY, Open
 
 
 def sync_engine(url: str) -> sa.Engine:
@@ -74,9 +74,6 @@ async def test_many_open_an_empty_database_at_once(open_store: Open, url: str) -
 
 
 async def _opened_and_closed(url: str) -> None:
-    from elizacloud.store import Cipher
-    from tests.store.conftest import KEY
-
     await (await Store.open(url, Cipher(KEY))).close()
 
 
@@ -193,8 +190,6 @@ async def test_a_file_with_damage_inside_is_refused(open_store: Open, sqlite_pat
 
 
 async def created_with_places(store: Store) -> None:
-    from tests.fakes.store import CELL, HOST
-
     await store.places.ensure_cell(CELL)
     await store.places.ensure_host(HOST)
     await created(store)
