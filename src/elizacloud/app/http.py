@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn._types import ASGIApplication
+from fastapi import FastAPI
 
 from elizacloud.app.listening import listening_socket
 
@@ -30,9 +30,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def served(
-    app: ASGIApplication, *, socket: Path | None = None, address: str | None = None
-) -> AsyncIterator[None]:
+async def served(app: FastAPI, *, socket: Path | None = None, address: str | None = None) -> AsyncIterator[None]:
     """Serve at a unix socket (0600) or at host:port while the block runs; requests in flight get a few seconds to end."""
     if address is not None:
         host, _, port = address.rpartition(":")

@@ -16,12 +16,13 @@ from pydantic import SecretStr
 
 from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.agents.place import Place
-from elizacloud.api.app import create_app, create_containers_app
+from elizacloud.api.app import close_streams, create_app, create_containers_app
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.failing import first_error
 from elizacloud.app.http import served
-from elizacloud.auth.tokens import known_token, token_sha256
-from elizacloud.errors import Error, HeadscaleUnavailable, Misconfigured
+from elizacloud.auth.issuing import known_token
+from elizacloud.auth.tokens import token_sha256
+from elizacloud.errors import HeadscaleUnavailable, Misconfigured
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.headscale.client import USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, ApiToken, Scope, utc_now
@@ -34,6 +35,7 @@ from elizacloud.store import Cipher, Store
 from elizacloud.upstreams import PeerSeen
 
 OPERATOR = "operator"
+LINK_SECONDS = 1.0
 _RETRY = Backoff(first_seconds=0.2, cap_seconds=5.0)
 
 log = structlog.get_logger()
@@ -55,7 +57,8 @@ async def _run(settings: Settings, data: DataDir) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await _open_store(settings, data))
-        headscale = HeadscaleClient(*_headscale_of(settings))
+        headscale_url, key = _headscale_of(settings)
+        headscale = HeadscaleClient(headscale_url, key)
         stack.push_async_callback(headscale.close)
         runtime = ProcessRuntime(settings.process_host_socket or data.sockets / "agents" / "host.sock")
         stack.push_async_callback(runtime.close)
@@ -65,23 +68,23 @@ async def _run(settings: Settings, data: DataDir) -> None:
             host_id=DEFAULT_HOST_ID,
             headscale=headscale,
             runtime=runtime,
-            join_url=settings.headscale_join_url or headscale.url,
+            join_url=settings.headscale_join_url or headscale_url,
             report_url=settings.report_url,
         )
         epoch = await store.installation.next_epoch()
         listener = _Listener()
         hub = Hub(f"{data.installation_id}-{epoch}", listener, check=store.ping)
-        lifecycle = Lifecycle(store, place, hub, settings)
+        listener.lifecycle = lifecycle = Lifecycle(store, place, hub, settings)
         await lifecycle.prepare()
         hub.load((), (), [known_token(token) for token in await store.tokens.list_live()])
         await lifecycle.tell_relays()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         working = tasks.create_task(_work(headscale, lifecycle), name="lifecycle")
         stack.callback(working.cancel)
-        listener.attach(lifecycle, tasks)
         await stack.enter_async_context(hub.serve(settings.link_socket or data.sockets / "link.sock"))
-        api = create_app(lifecycle, store, hub, settings)
+        api = create_app(lifecycle, store, hub, settings, checks={"relay": lambda: _linked(hub)})
         await stack.enter_async_context(served(api, socket=settings.api_socket or data.sockets / "api.sock"))
+        stack.callback(close_streams, api)
         if settings.report_listen is not None:
             reports = create_containers_app(lifecycle.containers)
             await stack.enter_async_context(served(reports, address=settings.report_listen))
@@ -132,6 +135,10 @@ async def _keep_operator_token(store: Store, sha256: str) -> None:
         await store.tokens.create(ApiToken(token_id, OPERATOR, OPERATOR, scopes, None, sha256, utc_now()))
 
 
+async def _linked(hub: Hub) -> None:
+    await hub.wait_for_worker(within_seconds=LINK_SECONDS)
+
+
 def _headscale_of(settings: Settings) -> tuple[str, SecretStr]:
     if settings.headscale_api_url is None or settings.headscale_api_key is None:
         raise Misconfigured(
@@ -145,25 +152,15 @@ class _Listener:
     """Passes what relays see on to the agents' part, which is made after the hub."""
 
     def __init__(self) -> None:
-        self._lifecycle: Lifecycle | None = None
-        self._tasks: asyncio.TaskGroup | None = None
-
-    def attach(self, lifecycle: Lifecycle, tasks: asyncio.TaskGroup) -> None:
-        self._lifecycle, self._tasks = lifecycle, tasks
+        self.lifecycle: Lifecycle | None = None
 
     def peer_seen(self, peer: PeerSeen) -> None:
-        if self._lifecycle is not None:
-            self._lifecycle.peer_seen(peer)
+        if self.lifecycle is not None:
+            self.lifecycle.peer_seen(peer)
 
     def wake(self, agent_id: str) -> None:
-        if self._lifecycle is not None and self._tasks is not None:
-            self._tasks.create_task(self._woken(self._lifecycle, agent_id), name=f"wake {agent_id}")
+        if self.lifecycle is not None:
+            self.lifecycle.wake(agent_id)
 
     def active(self, activity: Activity) -> None:
         """Nothing depends on activity yet: agents are only paused when their owner says so."""
-
-    async def _woken(self, lifecycle: Lifecycle, agent_id: str) -> None:
-        try:
-            await lifecycle.wake(agent_id)
-        except Error as error:
-            log.warning("cannot wake the agent", agent=agent_id, reason=str(error))
