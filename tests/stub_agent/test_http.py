@@ -101,3 +101,29 @@ async def test_an_upgrade_of_something_else_is_404() -> None:
         writer.write(b"GET /api/echo/u HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + AUTH + b"\r\n")
         answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\n")
+
+
+async def test_an_answer_before_a_large_body_leaves_the_connection_usable() -> None:
+    size = 2_000_000
+    async with connected() as (reader, writer):
+        writer.write(b"POST /api/echo/1?early=1 HTTP/1.1\r\nContent-Length: %d\r\n" % size + AUTH + b"\r\n")
+        assert json.loads((await answer_of(reader))[1])["bodyBytes"] is None
+        writer.write(b"x" * size)
+        writer.write(b"GET /api/echo/2 HTTP/1.1\r\n" + AUTH + b"\r\n")
+        assert json.loads((await answer_of(reader))[1])["target"] == "/api/echo/2"
+
+
+async def test_a_body_that_is_not_read_is_not_taken_in_either() -> None:
+    sent = 0
+    async with connected() as (_, writer):
+        writer.write(
+            b"POST /api/echo/1?early=1&delayMs=60000 HTTP/1.1\r\nContent-Length: 99999999\r\n" + AUTH + b"\r\n"
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while sent < 50_000_000:
+                    writer.write(b"x" * 100_000)
+                    sent += 100_000
+                    await writer.drain()
+        writer.transport.abort()
+    assert sent < 10_000_000

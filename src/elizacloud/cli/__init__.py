@@ -11,4 +11,4 @@ What is slow to import is imported inside the commands: `elizacloud --help` must
 def main() -> None:
     from elizacloud.cli.root import app
 
-    app()
+    app(prog_name="elizacloud")
