@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import itertools
 import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ import uvloop
 from pydantic import SecretStr
 
 from elizacloud.auth.tokens import token_sha256
-from elizacloud.model import Scope, agent_tag
+from elizacloud.model import Scope, agent_tag, utc_now
 from elizacloud.relay.dial import LocalApiDialer
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.hub import Hub
@@ -123,6 +123,7 @@ class RawAgent:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
                 writer.write(self.answer)
                 await writer.drain()
+        writer.close()
         self.gone.set()
 
     @property
@@ -305,27 +306,17 @@ class Cloud:
                         client.close()
             for writer in tuple(self.tailscaled.opened):
                 writer.close()
+            for _ in range(5):
+                await asyncio.sleep(0)  # what was closed is let go of in the next turns of the loop
 
 
-NUMBERS = itertools.count(1)
-TOKENS: list[KnownToken] = []
-
-
-def _tokens() -> list[KnownToken]:
-    from datetime import timedelta
-
-    from elizacloud.model import utc_now
-
-    return [
-        known_token(TOKEN, 1),
-        known_token(STRANGERS_TOKEN, 2, owner_id="stranger"),
-        known_token(SERVICE_TOKEN, 3, owner_id="platform", scopes=frozenset({Scope.SERVICE})),
-        known_token(BOUND_TOKEN, 4, agent_id=OTHER_AGENT, scopes=frozenset({Scope.RELAY})),
-        known_token(EXPIRED_TOKEN, 5, expires_at=utc_now() - timedelta(seconds=1)),
-    ]
-
-
-TOKENS.extend(_tokens())
+TOKENS = [
+    known_token(TOKEN, 1),
+    known_token(STRANGERS_TOKEN, 2, owner_id="stranger"),
+    known_token(SERVICE_TOKEN, 3, owner_id="platform", scopes=frozenset({Scope.SERVICE})),
+    known_token(BOUND_TOKEN, 4, agent_id=OTHER_AGENT, scopes=frozenset({Scope.RELAY})),
+    known_token(EXPIRED_TOKEN, 5, expires_at=utc_now() - timedelta(seconds=1)),
+]
 
 
 @pytest.fixture
