@@ -90,7 +90,14 @@ def test_external_prints_what_starts_it_by_hand(cli: Cli, api: FakeApi) -> None:
 def test_external_without_an_environment_is_an_error(cli: Cli, api: FakeApi) -> None:
     result = cli("agent", "create", "ada", "--external")
     assert result.exit_code == 5
-    assert "create it again with --external" in result.stderr
+    assert "asks for a new one" in result.stderr
+
+
+def test_restart_of_an_external_one_prints_its_new_environment(cli: Cli, api: FakeApi) -> None:
+    api.environment = {"HEADSCALE_AUTH_KEY": "new"}
+    agent_id = api.add("started", external=True)
+    assert "export HEADSCALE_AUTH_KEY=new\n" in cli("agent", "restart", agent_id).stdout
+    assert "export HEADSCALE_AUTH_KEY=new\n" in cli("agent", "start", agent_id).stdout
 
 
 def test_list_is_tab_separated_when_nobody_watches(cli: Cli, api: FakeApi) -> None:

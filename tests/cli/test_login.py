@@ -48,6 +48,7 @@ def test_a_browser_approves_the_login(api: FakeApi, stranger: Cli, home: Path, m
     result = stranger("login", api.url)
     assert result.exit_code == 0
     assert f"{api.url}/login?code=ABCD-EFGH" in result.stderr
+    assert "with the code ABCD-EFGH" in result.stderr
     assert "cs_secret" not in result.output
     assert json.loads(context(home).read_text())["token"] == TOKEN
 

@@ -19,6 +19,15 @@ def test_what_a_newer_server_says_is_kept() -> None:
 
 def test_secrets_are_masked() -> None:
     token = CreatedToken.model_validate({"tokenId": "t", "name": "n", "token": "ec_secret"})
-    session = CliSession.model_validate({"sessionId": "cs_secret", "status": "approved", "token": "ec_secret"})
+    session = CliSession.model_validate(
+        {"sessionId": "cs_secret", "browserUrl": "http://x", "status": "approved", "token": "ec_secret"}
+    )
     for shown in (repr(token), str(token.as_json()), repr(session), str(session.as_json())):
         assert "secret" not in shown
+
+
+def test_an_environment_is_kept_from_sight() -> None:
+    agent = Agent.model_validate(
+        {"agentId": "a", "agentName": "n", "status": "started", "environment": {"HEADSCALE_AUTH_KEY": "hskey-secret"}}
+    )
+    assert "hskey-secret" not in repr(agent) + str(agent.as_json())

@@ -163,5 +163,33 @@ async def test_logs_come_as_text_or_followed() -> None:
             assert await anext(lines) == "three"
 
 
+async def test_followed_logs_go_on_after_a_broken_connection_without_old_lines() -> None:
+    api = FakeApi(cut_after_events=1, logs_go_on=False)
+    async with connected(api) as client:
+        agent_id = api.add()
+        lines = [line async for line in client.logs(agent_id, tail=2, following=True)]
+    assert lines == ["two", "three"]
+    assert [sent.query["tail"] for sent in api.sent] == ["2", "0"]
+
+
+async def test_known_events_come_page_by_page_and_end() -> None:
+    api = FakeApi()
+    async with connected(api) as client:
+        agent_id = api.add("requested")
+        for state in ("keyed", "started", "joined", "ready"):
+            api.move(agent_id, state)
+        events = [event.state_to async for event in client.events(agent_id, following=False)]
+        later = [event.state_to async for event in client.events(agent_id, following=False, after=3)]
+    assert events == ["requested", "keyed", "started", "joined", "ready"]
+    assert later == ["joined", "ready"]
+
+
+async def test_the_events_of_one_that_is_gone_end() -> None:
+    api = FakeApi(to_come=["deleting", "tombstone", "gone"])
+    async with connected(api) as client:
+        events = [event.state_to async for event in client.events(api.add("ready"))]
+    assert events == ["ready", "deleting", "tombstone", "gone"]
+
+
 def void(_: object) -> None:
     return None

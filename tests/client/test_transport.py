@@ -90,9 +90,10 @@ async def test_an_answer_that_does_not_come_times_out() -> None:
     async with FakeApi().running() as api:
         agent_id = api.add()
         api.to_come = []
+        path = f"/api/v1/agents/{agent_id}/events"
         transport = Transport(api.url, SecretStr(TOKEN))
         with pytest.raises(errors.Unavailable) as failed:
-            await transport.json("GET", f"/api/v1/agents/{agent_id}/events", within_seconds=0.05)
+            await transport.json("GET", path, headers={"Accept": "text/event-stream"}, within_seconds=0.05)
         await transport.close()
     assert failed.value.reason == TIMED_OUT
 

@@ -40,6 +40,7 @@ class FakeApi:
     environment: dict[str, str] | None = None
     cut_after_events: int | None = None
     """Break the event stream off after so many events, once."""
+    logs_go_on: bool = True
     polls_until_approved: int = 1
     relay_answer: web.Response | None = None
     is_ready: bool = True
@@ -156,10 +157,16 @@ class FakeApi:
         agent_id, act = request.match_info["id"], request.match_info["act"]
         if act != "start":
             self.move(agent_id, "stopping")
-        return web.json_response(self.agents[agent_id], status=202)
+        extra = {"environment": self.environment} if self.environment else {}
+        return web.json_response(self.agents[agent_id] | extra, status=202)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         agent_id = request.match_info["id"]
+        if request.headers.get("Accept") != "text/event-stream":
+            after = int(request.query.get("after", 0))
+            known = [event for event in self.events if event["agentId"] == agent_id and event["sequence"] > after]
+            more = str(known[1]["sequence"]) if len(known) > 2 else None  # small pages here, too
+            return web.json_response({"items": known[:2], "next": more})
         after = int(request.headers.get("Last-Event-ID", 0))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -167,8 +174,6 @@ class FakeApi:
         for event in [event for event in self.events if event["agentId"] == agent_id and event["sequence"] > after]:
             if await self._write(response, event):
                 return response
-        if request.query.get("follow") == "false":
-            return response
         while self.to_come:
             self.move(agent_id, self.to_come.pop(0))
             if await self._write(response, self.events[-1]):
@@ -193,7 +198,12 @@ class FakeApi:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write("".join(f"data: {line}\n\n" for line in lines).encode())
-        await asyncio.Event().wait()
+        if self.cut_after_events is not None:
+            self.cut_after_events = None
+            assert request.transport is not None
+            request.transport.abort()
+        elif self.logs_go_on:
+            await asyncio.Event().wait()
         return response
 
     async def _create_token(self, request: web.Request) -> web.Response:
@@ -231,7 +241,13 @@ class FakeApi:
 
     def _session(self, status: str) -> dict[str, Any]:
         page = f"{self.url}/login?code=ABCD-EFGH"
-        return {"sessionId": "cs_secret", "browserUrl": page, "status": status, "expiresAt": START.isoformat()}
+        return {
+            "sessionId": "cs_secret",
+            "browserUrl": page,
+            "userCode": "ABCD-EFGH",
+            "status": status,
+            "expiresAt": START.isoformat(),
+        }
 
     async def _ready(self, request: web.Request) -> web.Response:
         if self.is_ready:

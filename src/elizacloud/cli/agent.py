@@ -105,9 +105,13 @@ async def start(
     agent_id: AgentId, owner: Owner = None, wait: Wait = True, timeout: Timeout = UP_SECONDS, as_json: AsJson = False
 ) -> None:
     """Start a stopped agent; it comes back as the same node with the same address."""
+    from elizacloud.cli.external import print_external
+
     async with connect(owner_id=owner) as client:
-        await client.start_agent(agent_id)
-        agent = await client.get_agent(agent_id)
+        agent = await client.start_agent(agent_id)
+        if agent.environment:
+            print_external(agent, as_json=as_json)
+            return
         if wait:
             agent = await _come_up(client, agent, timeout, as_json=as_json)
     _print_agent(agent, as_json=as_json)
@@ -132,11 +136,15 @@ async def stop(
 async def restart(
     agent_id: AgentId, owner: Owner = None, wait: Wait = True, timeout: Timeout = UP_SECONDS, as_json: AsJson = False
 ) -> None:
-    """Stop an agent and start it again."""
+    """Stop an agent and start it again; prints a new environment for one that is started by hand."""
+    from elizacloud.cli.external import print_external
+
     async with connect(owner_id=owner) as client:
         before = await _last_event(client, agent_id)
-        await client.restart_agent(agent_id)
-        agent = await client.get_agent(agent_id)
+        agent = await client.restart_agent(agent_id)
+        if agent.environment:
+            print_external(agent, as_json=as_json)
+            return
         if wait:
             agent = await _come_up(client, agent, timeout, as_json=as_json, after=before)
     _print_agent(agent, as_json=as_json)

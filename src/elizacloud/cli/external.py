@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,14 +18,13 @@ IMAGE = "milaidy:latest"
 
 
 def environment_of(agent: Agent) -> dict[str, str]:
-    """The environment that the answer to `create` carries, this once; Unavailable when it has none."""
-    found: Any = (agent.model_extra or {}).get("environment")
-    if not isinstance(found, dict) or not found:
+    """The environment that the answer carries, this once; Unavailable when it has none."""
+    if not agent.environment:
         raise Unavailable(
             f"cannot show how to start {agent.agent_id} by hand: the server gave no environment for it; "
-            "delete it and create it again with --external"
+            f"`elizacloud agent restart {agent.agent_id}` asks for a new one"
         )
-    return {str(name): str(value) for name, value in found.items()}
+    return {name: value.get_secret_value() for name, value in agent.environment.items()}
 
 
 def docker_run(environment: dict[str, str], image: str) -> str:
@@ -44,9 +43,8 @@ def print_external(agent: Agent, *, as_json: bool) -> None:
     if as_json:
         print_json({**agent.as_json(), "environment": environment})
         return
-    image = str((agent.model_extra or {}).get("image") or IMAGE)
     typer.echo(f"# {agent.agent_id} waits to be started by hand. The key below works once; it is not shown again.")
     typer.echo(exports(environment))
     typer.echo("\n# Then, with Docker:")
-    typer.echo(docker_run(environment, image))
+    typer.echo(docker_run(environment, agent.image or IMAGE))
     typer.echo(f"\n# See it arrive:\nelizacloud agent events --follow {agent.agent_id}")

@@ -84,8 +84,9 @@ async def _approved_token(url: str, *, as_json: bool) -> SecretStr:
 
     async with Client(url) as client:
         session = await client.open_cli_session()
-        typer.echo(f"Open this page and approve the login:\n\n  {session.browser_url}\n", err=True)
-        if not as_json and sys.stderr.isatty() and session.browser_url:
+        typer.echo(f"Open this page and approve the login with the code {session.user_code}:", err=True)
+        typer.echo(f"\n  {session.browser_url}\n", err=True)
+        if not as_json and sys.stderr.isatty():
             typer.launch(session.browser_url)
         try:
             async with asyncio.timeout(APPROVAL_SECONDS):

@@ -20,7 +20,7 @@ class Answer(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """As the API said it; secrets are masked."""
-        return self.model_dump(mode="json", by_alias=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class Networking(Answer):
@@ -28,7 +28,7 @@ class Networking(Answer):
 
 
 class Agent(Answer):
-    """One agent. `environment` is there once: when an external one is created, with what starts it by hand."""
+    """One agent. `environment` is what starts an external one by hand: in the one answer that gave it a new key."""
 
     agent_id: str
     agent_name: str
@@ -38,6 +38,8 @@ class Agent(Answer):
     agent_ready: bool | None = None
     message: str = ""
     external: bool = False
+    environment: dict[str, SecretStr] | None = None
+    image: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -93,7 +95,9 @@ class CliSession(Answer):
     """A login by browser: `browser_url` asks a person, then one poll gets the token."""
 
     session_id: SecretStr
-    browser_url: str | None = None
+    browser_url: str
+    user_code: str = ""
+    """The page shows it, and so does whoever began the login: a person compares them."""
     status: str
     expires_at: datetime | None = None
     token: SecretStr | None = None

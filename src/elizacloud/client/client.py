@@ -99,14 +99,14 @@ class Client:
         """PATCH: `changes` by their wire names."""
         return _read(Agent, await self._transport.json("PATCH", _agent(agent_id), body=changes))
 
-    async def start_agent(self, agent_id: str) -> None:
-        await self._transport.json("POST", f"{_agent(agent_id)}/start")
+    async def start_agent(self, agent_id: str) -> Agent:
+        return _read(Agent, await self._transport.json("POST", f"{_agent(agent_id)}/start"))
 
     async def stop_agent(self, agent_id: str) -> None:
         await self._transport.json("POST", f"{_agent(agent_id)}/stop")
 
-    async def restart_agent(self, agent_id: str) -> None:
-        await self._transport.json("POST", f"{_agent(agent_id)}/restart")
+    async def restart_agent(self, agent_id: str) -> Agent:
+        return _read(Agent, await self._transport.json("POST", f"{_agent(agent_id)}/restart"))
 
     async def delete_agent(self, agent_id: str) -> None:
         await self._transport.json("DELETE", _agent(agent_id))
@@ -115,20 +115,28 @@ class Client:
         self, agent_id: str, *, after: int | None = None, following: bool = True
     ) -> AsyncGenerator[AgentEvent, None]:
         """The agent's transitions after that sequence number, then, if following, each new one as it happens."""
-        stream = self._stream(f"{_agent(agent_id)}/events", {"follow": "true" if following else "false"})
+        path = f"{_agent(agent_id)}/events"
+        if not following:
+            async for item in self._items(path, "after", 0 if after is None else after):
+                yield _read(AgentEvent, item)
+            return
         last_id = None if after is None else str(after)
-        async with aclosing(follow(stream, last_id=last_id, again=following)) as events:
+        async with aclosing(follow(self._stream(path, {}), last_id=last_id)) as events:
             async for event in events:
                 if (read := _agent_event(event)) is not None:
                     yield read
+                    if read.state_to == State.GONE:
+                        return
 
     async def logs(self, agent_id: str, *, tail: int = 100, following: bool = False) -> AsyncGenerator[str, None]:
         """Lines of the agent's output: the last `tail` ones, then, if following, each new one."""
         path = f"{_agent(agent_id)}/logs"
         if following:
-            stream = self._stream(path, {"tail": str(tail), "follow": "true"})
-            async with aclosing(follow(stream)) as events:
+            query = {"tail": str(tail), "follow": "true"}
+            async with aclosing(follow(self._stream(path, query), again=False)) as events:
                 async for event in events:
+                    # Lines have no ids: after a broken connection only new ones are wanted.
+                    query["tail"] = "0"
                     yield event.data
             return
         async with self._transport.request("GET", path, query={"tail": str(tail)}) as answer:
@@ -247,10 +255,12 @@ class Client:
             method, f"/api/relay/{quote(agent_id, safe='')}{route}", body=body, headers=headers, timeout=timeout
         )
 
-    async def _items(self, path: str) -> AsyncIterator[Any]:
-        cursor: str | None = None
+    async def _items(
+        self, path: str, cursor_name: str = "cursor", cursor: str | int | None = None
+    ) -> AsyncIterator[Any]:
+        """The items of all pages; `next` of one page is the cursor of the one after it."""
         while True:
-            query = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
+            query = {"limit": str(PAGE)} | ({cursor_name: str(cursor)} if cursor else {})
             page = _read(Page, await self._transport.json("GET", path, query=query))
             for item in page.items:
                 yield item

@@ -76,7 +76,7 @@ async def follow(
 ) -> AsyncGenerator[ServerSentEvent, None]:
     """The events of a stream, for ever: when the connection breaks, it is opened again after the last event seen.
 
-    Ends when the server answers 204 (its way to say "do not come back") and, without `again`, when the stream ends.
+    Ends when the server answers 204 (its way to say "do not come back") and, without `again`, when it ends the stream.
     Raises what `open_stream` raises, and Unavailable when the server stays away or hands out nothing.
     """
     decoder = Decoder(last_id=last_id)
