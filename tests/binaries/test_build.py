@@ -25,6 +25,12 @@ def test_tailscaled_is_minimal_stamped_and_reproducible(tmp_path: Path) -> None:
     assert arguments[arguments.index("-o") + 1] == str(tmp_path / "tailscaled")
 
 
+def test_both_builds_share_their_packages(tmp_path: Path) -> None:
+    shared = [build_arguments(kind, MODULE, tmp_path) for kind in (Kind.TAILSCALED, Kind.DEVCONTROL)]
+    tags = [arguments[arguments.index("-tags") + 1] for arguments in shared]
+    assert tags[0] == tags[1]
+
+
 def test_the_users_go_settings_count_and_the_toolchain_stays_local(tmp_path: Path) -> None:
     given = {**ENVIRON, "GOPROXY": "https://goproxy.example", "GOFLAGS": "-p=1", "GOTOOLCHAIN": "auto", "GOWORK": "/w"}
     environ = build_environ(given, Platform("linux", "arm64"), tmp_path)

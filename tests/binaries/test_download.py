@@ -72,6 +72,7 @@ async def test_a_truncated_download_goes_on_where_it_broke(mirror: Mirror, get: 
     mirror.answers = [mirror.cut(HALF), mirror.whole()]
     assert await get(mirror.url("/file")) == CONTENT
     assert mirror.resumed == [False, True]
+    assert mirror.requests[1].headers["If-Range"] == '"one"'
 
 
 async def test_a_stalled_download_goes_on(mirror: Mirror, get: Downloading) -> None:
@@ -163,7 +164,7 @@ async def test_a_corrupt_file_is_never_kept(mirror: Mirror, get: Downloading, si
 
 
 async def test_a_file_announced_too_large_is_refused_unread(mirror: Mirror, get: Downloading) -> None:
-    mirror.answers = [mirror.whole()]
+    mirror.answers = [mirror.cut(0, stall=True)]
     with pytest.raises(DownloadFailed, match="larger than 1000 bytes"):
         await get(mirror.url("/file"), max_bytes=1000)
     assert len(mirror.requests) == 1

@@ -32,7 +32,7 @@ def test_go_mod_says_the_versions(module: Module) -> None:
     ("file", "changes"),
     [
         ("go.sum", {Kind.TAILSCALED, Kind.DEVCONTROL}),
-        ("tailscaled.tags", {Kind.TAILSCALED}),
+        ("tailscaled.tags", {Kind.TAILSCALED, Kind.DEVCONTROL}),
         ("main.go", {Kind.DEVCONTROL}),
         ("deep/new.go", {Kind.DEVCONTROL}),
         ("main_test.go", set()),

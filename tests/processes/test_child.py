@@ -230,7 +230,7 @@ async def test_no_descriptor_and_no_zombie_stays(start: Start) -> None:
             start("", env={"A": "nul \0 byte"})
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SpawnFailed):
             patch.setattr(os, "pidfd_open", no_descriptor)
-            start("")
+            start("import signal; signal.pause()")
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)  # noqa: ASYNC222 - does not block

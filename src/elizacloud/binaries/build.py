@@ -18,13 +18,17 @@ BUILD_SECONDS = 1800.0
 
 
 def build_arguments(kind: Kind, module: Module, into: Path) -> list[str]:
-    """What follows `go`. The one binary of the minimal tailscaled is also the CLI when called `tailscale`."""
-    common = ["build", "-v", "-trimpath", "-buildvcs=false", "-o", str(into / kind)]
+    """What follows `go`. The one binary of the minimal tailscaled is also the CLI when called `tailscale`.
+
+    devcontrol gets the tags of tailscaled, which change nothing in a server, so that the packages that both use are
+    compiled once: that makes its build three times as fast.
+    """
+    common = ["build", "-v", "-trimpath", "-buildvcs=false", "-tags", module.tailscaled_tags, "-o", str(into / kind)]
     if kind is Kind.DEVCONTROL:
         return [*common, "-ldflags", "-s -w", "."]
     version = module.tailscale_version
     stamps = f"-X tailscale.com/version.shortStamp={version} -X tailscale.com/version.longStamp={version}"
-    return [*common, "-tags", module.tailscaled_tags, "-ldflags", f"-s -w {stamps}", TAILSCALED_PACKAGE]
+    return [*common, "-ldflags", f"-s -w {stamps}", TAILSCALED_PACKAGE]
 
 
 def build_environ(environ: Mapping[str, str], platform: Platform, caches: Path) -> dict[str, str]:

@@ -43,12 +43,13 @@ class Module:
 
     def name(self, kind: Kind) -> str:
         """What a build of this is called: another digest when anything that goes into it differs."""
-        files = ["go.mod", "go.sum"]
+        files = ["go.mod", "go.sum", "tailscaled.tags"]
+        version = ""
         if kind is Kind.TAILSCALED:
-            version, files = self.tailscale_version, [*files, "tailscaled.tags"]
+            version = self.tailscale_version
         else:
             sources = sorted(str(file.relative_to(self.path)) for file in self.path.rglob("*.go"))
-            version, files = "", [*files, *(name for name in sources if not name.endswith("_test.go"))]
+            files += [name for name in sources if not name.endswith("_test.go")]
         digest = hashlib.sha256()
         for file in files:
             content = self._read(file)
