@@ -10,7 +10,10 @@ from elizacloud.agents.wishes import CONFIG_MAX_BYTES
 from elizacloud.api.problem import problem
 
 BODY_MAX_BYTES = 2 * CONFIG_MAX_BYTES
+DISCARD_MAX_BYTES = 32 * BODY_MAX_BYTES
 BODY_SECONDS = 30.0
+
+_CLOSE = {"Connection": "close"}
 
 _TOO_LARGE = (
     f"cannot accept a request body over {BODY_MAX_BYTES} bytes: an agentConfig may have {CONFIG_MAX_BYTES}; "
@@ -28,27 +31,17 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                if _declared_bytes(scope) > BODY_MAX_BYTES:
-                    raise OverflowError
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return
-                    body += message.get("body", b"")
-                    if len(body) > BODY_MAX_BYTES:
-                        raise OverflowError
-                    if not message.get("more_body", False):
-                        break
-        except OverflowError:
-            answer = problem(413, "request_too_large", _TOO_LARGE, headers={"Connection": "close"})
-            await answer(scope, receive, send)
-            return
+                body = await _read(receive)
         except TimeoutError:
             detail = f"cannot wait longer for the request's body: it took over {BODY_SECONDS:.0f} seconds"
-            await problem(408, "request_timeout", detail, headers={"Connection": "close"})(scope, receive, send)
+            await problem(408, "request_timeout", detail, headers=_CLOSE)(scope, receive, send)
+            return
+        if body is None:
+            return
+        if len(body) > BODY_MAX_BYTES:
+            await problem(413, "request_too_large", _TOO_LARGE, headers=_CLOSE)(scope, receive, send)
             return
         given = False
 
@@ -57,13 +50,24 @@ class BodyLimit:
             if given:
                 return await receive()
             given = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, receive_read, send)
 
 
-def _declared_bytes(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])
-    return 0
+async def _read(receive: Receive) -> bytes | None:
+    """The body, None when the client left; of one that is too large only so much that it is seen to be.
+
+    The rest of it is read too, to a limit: a client that is still sending would miss the answer.
+    """
+    body, total = bytearray(), 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        part = message.get("body", b"")
+        total += len(part)
+        if len(body) <= BODY_MAX_BYTES:
+            body += part
+        if total > DISCARD_MAX_BYTES or not message.get("more_body", False):
+            return bytes(body)

@@ -20,6 +20,7 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 _ERRORS_MAX = 20
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _CODES = {
     400: "malformed_request",
     404: "no_such_path",
@@ -107,12 +108,12 @@ def route_of(scope: Mapping[str, Any]) -> str:
 
 def _allowed_methods(request: Request) -> list[str]:
     """All methods of the path: Starlette names those of the first route only."""
-    allowed: set[str] = set()
-    for route in request.app.router.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            allowed |= getattr(route, "methods", None) or set()
-    return sorted(allowed)
+    routes = request.app.router.routes
+    return [
+        method
+        for method in _METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 def _pointer(location: Sequence[Any]) -> str:

@@ -209,14 +209,14 @@ class CreateAgentToken(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "phone", "expiresInSeconds": 86400}]})
 
     name: str = Field(description="For the list; 1 to 100 characters.", min_length=1, max_length=200)
-    expires_in_seconds: float | None = Field(None, ge=1, le=10 * 366 * 86400, strict=False)
+    expires_in_seconds: float | None = Field(None, ge=1, le=10 * 366 * 86400)
 
 
 class CreateToken(CreateAgentToken):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "laptop", "scopes": ["owner"]}]})
 
-    scopes: list[Scope] | None = Field(
-        None, min_length=1, max_length=3, strict=False, description="`owner` manages and reaches, `relay` only reaches."
+    scopes: list[Annotated[Scope, Field(strict=False)]] | None = Field(
+        None, min_length=1, max_length=3, description="`owner` manages and reaches, `relay` only reaches."
     )
 
 
@@ -275,7 +275,7 @@ class NewKey(Wire):
 class Busy(Request):
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"seconds": 300}]})
 
-    seconds: float = Field(60, ge=0, le=3600, strict=False, description="How long it wants not to be paused.")
+    seconds: float = Field(60, ge=0, le=3600, description="How long it wants not to be paused.")
 
 
 class BusyUntil(Wire):

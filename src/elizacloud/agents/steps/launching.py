@@ -155,9 +155,9 @@ async def _launch(
     parts.lookout.expect(agent_id)
     if run.runtime_ref is not None:
         await parts.place.runtime.start(run.runtime_ref, secrets)
-    else:
-        parts.handover.give(agent_id, secrets)
-    return await _started(parts, record, run, step, waiting)
+    outcome = await _started(parts, record, run, step, waiting)
+    parts.handover.give(agent_id, secrets)
+    return outcome
 
 
 async def _started(
