@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import uvloop
@@ -38,6 +39,7 @@ AGENT_TOKEN = "eca_agentsowntoken"
 IP = "100.64.0.7"
 OWN_IP = "100.64.0.1"
 
+T = TypeVar("T")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -323,6 +325,18 @@ TOKENS = [
 async def cloud(run_dir: Path) -> AsyncIterator[Cloud]:
     async with Cloud(run_dir).running() as running:
         yield running
+
+
+async def soon(awaited: Awaitable[T]) -> T:
+    """Its result, which must come within 5 s."""
+    async with asyncio.timeout(5):
+        return await awaited
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 def request(

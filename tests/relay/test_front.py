@@ -87,8 +87,7 @@ def test_options_may_ask_for_the_whole_server() -> None:
     assert find("*", method="OPTIONS") == ToApi(b"*")
 
 
-@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
-def test_some_methods_are_never_relayed(method: str) -> None:
+def test_trace_is_never_relayed() -> None:
     with pytest.raises(BadMessage) as refused:
-        find("/", method=method)
+        find("/", method="TRACE")
     assert refused.value.status == 405

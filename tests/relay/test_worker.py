@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,8 @@ from tests.relay.conftest import (
     asleep,
     refuse,
     request,
+    soon,
+    until,
     upstream,
 )
 
@@ -120,7 +121,9 @@ async def test_pipelined_requests_are_answered_in_order(cloud: Cloud) -> None:
     client.send(
         b"".join(request(f"/{number}") for number in range(50)) + request("/last", headers="Connection: close\r\n")
     )
-    assert [(await client.answer()).body for _ in range(51)] == [b"/%d" % number for number in range(50)] + [b"/last"]
+    assert [(await soon(client.answer())).body for _ in range(51)] == [b"/%d" % number for number in range(50)] + [
+        b"/last"
+    ]
     assert await client.at_end()
 
 
@@ -157,7 +160,7 @@ async def test_server_sent_events_are_not_held_back(cloud: Cloud) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
         for number in range(3):
             writer.write(b"data: %d\n\n" % number)
-            await heard.wait()
+            await soon(heard.wait())
             heard.clear()
         writer.close()
 
@@ -213,9 +216,9 @@ async def test_expect_and_informational_answers_pass(cloud: Cloud) -> None:
     cloud.agent(agent)
     client = await cloud.client()
     client.send(request(method="PUT", headers="Expect: 100-continue\r\nContent-Length: 5\r\n"))
-    early = await client.answer()
+    early = await soon(client.answer())
     assert (early.status, early.header("Link")) == (103, "</a>")
-    assert (await client.answer()).status == 100
+    assert (await soon(client.answer())).status == 100
     assert (await client.ask(b"hello")).body == b"hello"
 
 
@@ -260,7 +263,7 @@ async def test_an_early_answer_to_an_upload_is_kept(cloud: Cloud, answer: bytes)
         client = await cloud.client()
         client.send(request(method="POST", headers="Content-Length: 5000000\r\n", body=b"x" * 200_000))
         async with asyncio.timeout(5):
-            got = await client.answer()
+            got = await soon(client.answer())
         assert (got.status, got.body) == (int(answer[9:12]), b"big")
         assert got.header("Connection") == "close"
         client.close()
@@ -274,7 +277,7 @@ async def test_a_client_that_leaves_ends_the_request_at_the_agent(cloud: Cloud) 
     await client.reader.readuntil(b"some of it")
     client.close()
     async with asyncio.timeout(5):
-        await agent.gone.wait()
+        await soon(agent.gone.wait())
         await until(lambda: cloud.metrics.in_flight == 0)
 
 
@@ -292,10 +295,10 @@ async def test_a_client_that_leaves_its_upload_ends_the_request_at_the_agent(clo
     cloud.agent(agent)
     client = await cloud.client()
     client.send(request(method="POST", headers="Content-Length: 100\r\n", body=b"hello"))
-    await seen.wait()
+    await soon(seen.wait())
     client.writer.transport.abort()
     async with asyncio.timeout(5):
-        await gone.wait()
+        await soon(gone.wait())
 
 
 @pytest.mark.parametrize(
@@ -316,7 +319,7 @@ async def test_an_answer_that_is_cut_short_looks_cut_short(cloud: Cloud, part: b
     client = await cloud.client()
     client.send(request())
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-        await client.answer()
+        await soon(client.answer())
     assert cloud.metrics.requests["agent", "cut_short"] == 1
 
 
@@ -342,7 +345,7 @@ async def test_a_slow_reader_slows_the_agent_down(cloud: Cloud) -> None:
     client = await cloud.client()
     client.send(request())
     await client.reader.readuntil(b"\r\n\r\n")
-    await stuck.wait()
+    await soon(stuck.wait())
     assert sent < 40_000_000
     left = 200_000_000
     while left:
@@ -356,7 +359,7 @@ async def test_a_slow_agent_slows_the_upload_down(cloud: Cloud) -> None:
 
     async def agent(reader: Reader, writer: Writer) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        await go_on.wait()
+        await soon(go_on.wait())
         left = size
         while left:
             left -= len(await reader.read(1 << 20))
@@ -377,7 +380,7 @@ async def test_a_slow_agent_slows_the_upload_down(cloud: Cloud) -> None:
     assert sent < 40_000_000
     go_on.set()
     client.send(b"x" * (size - sent))
-    assert (await client.answer()).body == b"ok"
+    assert (await soon(client.answer())).body == b"ok"
 
 
 # Answers of its own
@@ -462,7 +465,7 @@ async def test_an_answer_of_our_own_keeps_the_connection(cloud: Cloud) -> None:
 async def test_a_refused_upload_is_answered_and_the_rest_thrown_away(cloud: Cloud) -> None:
     client = await cloud.client()
     client.send(request(method="POST", token="ec_no_no", headers="Content-Length: 3000000\r\n", body=b"x" * 1_000_000))
-    answer = await client.answer()
+    answer = await soon(client.answer())
     assert (answer.status, answer.header("Connection")) == (401, "close")
     client.send(b"x" * 1_000_000)
     assert await client.at_end()
@@ -554,7 +557,7 @@ async def test_an_agent_that_does_not_begin_to_answer_ends_at_its_deadline(run_d
     async with Cloud(run_dir).running(first_byte_timeout_seconds=0.05) as cloud:
         cloud.agent(agent)
         assert problem((await cloud.ask(request())).body) == (504, "agent_timeout")
-        await agent.gone.wait()
+        await soon(agent.gone.wait())
 
 
 async def test_no_deadline_cuts_an_answer_that_has_begun(run_dir: Path) -> None:
@@ -593,7 +596,7 @@ async def test_a_request_is_held_while_the_agent_comes_up(cloud: Cloud) -> None:
     client.send(request())
     await until(lambda: cloud.metrics.in_flight == 1)
     cloud.hub.publish(upstream())
-    assert (await client.answer()).status == 200
+    assert (await soon(client.answer())).status == 200
 
 
 async def test_a_held_request_ends_at_its_deadline(run_dir: Path) -> None:
@@ -614,7 +617,7 @@ async def test_a_sleeping_agent_is_woken_once(cloud: Cloud) -> None:
         client.send(request())
     await until(lambda: cloud.metrics.in_flight == 3 and bool(cloud.heard.wakes))
     cloud.hub.publish(upstream())
-    assert [(await client.answer()).status for client in clients] == [200, 200, 200]
+    assert [(await soon(client.answer())).status for client in clients] == [200, 200, 200]
     assert cloud.heard.wakes == [AGENT]
 
 
@@ -634,7 +637,7 @@ async def test_an_agent_that_goes_while_a_request_is_held_is_not_found(cloud: Cl
     await until(lambda: cloud.metrics.in_flight == 1)
     cloud.hub.describe([asleep(state="deleting")])
     await cloud.hub.withdraw(AGENT, within_seconds=0.05)
-    assert (await client.answer()).status in (404, 503)
+    assert (await soon(client.answer())).status in (404, 503)
 
 
 async def test_only_probes_reach_an_upstream_that_is_not_routable(run_dir: Path) -> None:
@@ -653,19 +656,19 @@ async def test_withdraw_waits_for_what_is_in_flight(cloud: Cloud) -> None:
 
     async def agent(reader: Reader, writer: Writer) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        await go_on.wait()
+        await soon(go_on.wait())
         writer.write(ok())
 
     cloud.agent(agent)
     client = await cloud.client()
     client.send(request())
-    await cloud.tailscaled.dialled.wait()
+    await soon(cloud.tailscaled.dialled.wait())
     asked = asyncio.create_task(cloud.hub.withdraw(AGENT, within_seconds=10))
     await until(lambda: AGENT not in cloud.link.table.upstreams)
     assert (await cloud.ask(request())).status == 404
     assert not asked.done()
     go_on.set()
-    assert (await client.answer()).status == 200
+    assert (await soon(client.answer())).status == 200
     assert await asked is True
 
 
@@ -676,7 +679,7 @@ async def test_what_is_pooled_for_an_earlier_run_is_never_used_for_the_next(clou
     await client.ask(request())
     cloud.hub.publish(upstream(run=2))
     await cloud.told()
-    await agent.gone.wait()
+    await soon(agent.gone.wait())
     assert (await client.ask(request())).status == 200
     assert agent.connections == 2
 
@@ -701,7 +704,7 @@ async def test_activity_is_told(cloud: Cloud) -> None:
     async with asyncio.timeout(5):
         while not cloud.heard.activity:
             cloud.heard.any.clear()
-            await cloud.heard.any.wait()
+            await soon(cloud.heard.any.wait())
     assert [(activity.agent_id, activity.requests) for activity in cloud.heard.activity] == [(AGENT, 2)]
 
 
@@ -710,14 +713,14 @@ async def test_a_drained_worker_finishes_and_closes(run_dir: Path) -> None:
 
     async def agent(reader: Reader, writer: Writer) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        await go_on.wait()
+        await soon(go_on.wait())
         writer.write(ok())
 
     async with Cloud(run_dir).running() as cloud:
         cloud.agent(agent)
         idle, busy = await cloud.client(), await cloud.client()
         busy.send(request())
-        await cloud.tailscaled.dialled.wait()
+        await soon(cloud.tailscaled.dialled.wait())
         draining = asyncio.create_task(cloud.worker.drain())
         assert await idle.at_end()
         with pytest.raises(OSError):
@@ -733,7 +736,7 @@ async def test_a_drain_that_takes_too_long_says_so(run_dir: Path) -> None:
         cloud.agent(RawAgent(b""))
         client = await cloud.client()
         client.send(request())
-        await cloud.tailscaled.dialled.wait()
+        await soon(cloud.tailscaled.dialled.wait())
         assert await cloud.worker.drain() is False
 
 
@@ -779,9 +782,3 @@ async def test_an_unknown_agents_host_is_never_the_api(cloud: Cloud) -> None:
         )
         assert answer.status == 404
     assert cloud.api.heads == []
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)

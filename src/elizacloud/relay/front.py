@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from elizacloud.relay.http1.head import BadMessage, RequestHead
 
 PATH_PREFIX = b"/api/relay/"
-_REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
-"""CONNECT would make this an open proxy; TRACE would show the caller the agent's own token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +35,10 @@ class Fronts:
 
     def find(self, head: RequestHead) -> ToAgent | ToApi:
         """Raises BadMessage for a method or a target that no front takes."""
-        if head.method in _REFUSED_METHODS:
-            raise BadMessage("this method is not relayed", status=405, code="method_not_allowed")
+        if head.method == b"TRACE":
+            raise BadMessage(
+                "TRACE would show the agent's own token to the caller", status=405, code="method_not_allowed"
+            )
         target, host = head.target, head.host
         if not target.startswith(b"/"):
             target, host = _origin_form(head)

@@ -275,7 +275,7 @@ class ClientConnection(asyncio.Protocol):
     def _check_unfinished(self, held: bytes) -> None:
         """Refuse early what will never be a request, instead of waiting for the deadline."""
         if len(held) > MAX_HEAD_BYTES:
-            if b"\r\n" not in held:
+            if b"\r\n" not in held[:MAX_HEAD_BYTES]:
                 raise BadMessage("the request line is too long", status=414, code="target_too_long")
             raise BadMessage("the headers are too large", status=431, code="headers_too_large")
         if _NO_METHOD.match(held) and held != b"\r":

@@ -61,6 +61,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_body",
         "_deadline",
+        "_final",
         "_held",
         "_method",
         "_paused",
@@ -84,10 +85,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._body: Body | None = None
         self._method = b""
         self._upgrade = False
+        self._final = False
         self._piping = False
         self._paused = False
         self.answered = False
-        """Some byte of an answer to the present request has come."""
+        """Some byte of an answer to the present request has come, be it an informational one."""
         self.keep_alive = False
         """The answer allows another request."""
         self.idle_since = 0.0
@@ -113,13 +115,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._taker = taker
         self._method = method
         self._upgrade = upgrade
-        self.answered = self.keep_alive = False
+        self.answered = self.keep_alive = self._final = False
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
     def expect_answer(self, within_seconds: float) -> None:
-        if not self.answered:
+        """Call the taker's `answer_late` unless a final answer begins in this time, or has begun."""
+        if not self._final:
             self._deadline.set(within_seconds)
 
     def pause_reading(self) -> None:
@@ -189,7 +192,7 @@ class UpstreamConnection(asyncio.Protocol):
             if isinstance(self._body, EndlessBody) and error is None:
                 self._complete(self._taker, b"")
             else:
-                self._lose(str(error) if error else "it closed the connection")
+                self._lose("it closed the connection")
         if self.on_lost is not None:
             self.on_lost(self)
 
@@ -226,6 +229,7 @@ class UpstreamConnection(asyncio.Protocol):
             head = read_answer_head(data[: end + 4])
             data = data[end + 4 :]
             if head.status >= 200:
+                self._final = True
                 self._deadline.clear()
                 self._take_answer(taker, head, data)
                 return

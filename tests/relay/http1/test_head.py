@@ -178,3 +178,9 @@ def test_trailers_are_read_as_headers_are() -> None:
     assert read_trailers(b"X-Sum: 1\r\n\r\n") == [Field(b"x-sum", b"X-Sum", b"1")]
     with pytest.raises(BadMessage):
         read_trailers(b"X-Sum: 1\n\r\n\r\n")
+
+
+def test_connect_is_refused() -> None:
+    with pytest.raises(BadMessage) as refused:
+        read_request_head(b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n")
+    assert refused.value.status == 405

@@ -84,6 +84,8 @@ def read_request_head(raw: bytes) -> RequestHead:
     if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]):
         raise BadMessage("the request line is malformed")
     method, target, version = parts
+    if method == b"CONNECT":
+        raise BadMessage("CONNECT would make this an open proxy", status=405, code="method_not_allowed")
     minor = _VERSIONS.get(version)
     if minor is None:
         if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):

@@ -1,0 +1,231 @@
+"""An address proves nothing: Headscale hands freed ones to other tenants. Each test fails when its check is taken out."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from elizacloud.relay import reach
+from elizacloud.relay.reach import Reach
+from elizacloud.tailnet.identity import mismatch
+from tests.relay.conftest import AGENT, IP, OTHER_AGENT, OWN_IP, Cloud, RawAgent, request, soon, until, upstream
+from tests.relay.test_worker import problem
+
+TAGS = ("tag:agent", f"tag:a-{AGENT}")
+OTHER_TAGS = ("tag:agent", f"tag:a-{OTHER_AGENT}")
+
+
+class Tenant(RawAgent):
+    """Whoever has the address now. Not one byte may reach it."""
+
+    got = b""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                self.got += data
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        [("8", IP, OTHER_TAGS)],
+        [("8", IP, TAGS)],
+        [("7", IP, OTHER_TAGS)],
+        [("7", IP, ("tag:agent",))],
+    ],
+    ids=[
+        "another node and tag",
+        "another node with the tag",
+        "the node without its tag",
+        "the node with no agent's tag",
+    ],
+)
+async def test_nothing_is_sent_to_a_peer_that_is_not_the_agent(
+    cloud: Cloud, peers: list[tuple[str, str, tuple[str, ...]]]
+) -> None:
+    tenant = Tenant()
+    cloud.agent(tenant)
+    cloud.peers(*peers)
+    answer = await cloud.ask(request(method="POST", headers="Content-Length: 6\r\n", body=b"secret"))
+    assert problem(answer.body) == (503, "agent_unroutable")
+    assert cloud.tailscaled.dials == []
+    assert cloud.metrics.identity_refused == 1
+
+
+async def test_an_address_that_moves_while_a_pool_is_open(cloud: Cloud) -> None:
+    agent, tenant = RawAgent(), Tenant()
+    cloud.agent(agent)
+    client = await cloud.client()
+    assert (await client.ask(request("/before"))).status == 200
+    cloud.agent(tenant)
+    cloud.peers(("8", IP, OTHER_TAGS))
+    await soon(agent.gone.wait())
+    assert (await client.ask(request("/after"))).status == 503
+    assert len(agent.heads) == 1
+    assert tenant.connections == 0
+
+
+async def test_a_pooled_connection_is_looked_at_for_every_request(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if nobody told the pool."""
+    agent = RawAgent()
+    cloud.agent(agent)
+    client = await cloud.client()
+    assert (await client.ask(request("/before"))).status == 200
+    monkeypatch.setattr(cloud.worker, "netmap_changed", lambda changes: None)
+    cloud.peers(("8", IP, OTHER_TAGS))
+    assert (await client.ask(request("/after"))).status == 503
+    assert len(agent.heads) == 1
+
+
+async def test_an_address_that_moves_during_a_dial(cloud: Cloud) -> None:
+    tenant = Tenant()
+    cloud.agent(tenant)
+    cloud.tailscaled.hold.clear()
+    client = await cloud.client()
+    client.send(request())
+    await soon(cloud.tailscaled.dialled.wait())
+    cloud.peers(("8", IP, OTHER_TAGS))
+    cloud.tailscaled.hold.set()
+    assert problem((await soon(client.answer())).body) == (503, "agent_unroutable")
+    assert tenant.got == b""
+
+
+async def test_an_address_that_moves_away_and_back_during_a_dial(cloud: Cloud) -> None:
+    """The connection may be to whoever had the address in between."""
+    tenant = Tenant()
+    cloud.agent(tenant)
+    cloud.tailscaled.hold.clear()
+    client = await cloud.client()
+    client.send(request())
+    await soon(cloud.tailscaled.dialled.wait())
+    cloud.peers(("8", IP, OTHER_TAGS))
+    cloud.agent_joined()
+    cloud.tailscaled.hold.set()
+    assert problem((await soon(client.answer())).body) == (503, "agent_unroutable")
+    assert tenant.got == b""
+
+
+async def test_an_address_that_moves_between_look_up_and_dial(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    tenant = Tenant()
+    cloud.agent(tenant)
+    soon_ready = Reach.soon_ready
+
+    async def and_then_it_moves(self: Reach, agent_id: str) -> object:
+        found = await soon_ready(self, agent_id)
+        cloud.peers(("8", IP, OTHER_TAGS))
+        return found
+
+    monkeypatch.setattr(Reach, "soon_ready", and_then_it_moves)
+    assert problem((await cloud.ask(request())).body) == (503, "agent_unroutable")
+    assert cloud.tailscaled.dials == []
+    assert tenant.got == b""
+
+
+async def test_a_stream_ends_when_the_address_moves(cloud: Cloud) -> None:
+    tenant = Tenant()
+    seen = asyncio.Event()
+    rest = b""
+
+    async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal rest
+        await reader.readuntil(b"first")
+        seen.set()
+        with contextlib.suppress(ConnectionError):
+            rest = await reader.read()
+        seen.set()
+
+    cloud.agent(agent)
+    client = await cloud.client()
+    client.send(request(method="POST", headers="Content-Length: 100\r\n", body=b"first"))
+    await soon(seen.wait())
+    seen.clear()
+    cloud.agent(tenant)
+    cloud.peers(("8", IP, OTHER_TAGS))
+    client.send(b"second")
+    await soon(seen.wait())
+    assert rest == b""
+    assert (await soon(client.answer())).status == 502
+    assert tenant.connections == 0
+
+
+async def test_a_peer_with_a_new_key_is_dialled_anew(cloud: Cloud) -> None:
+    """The same node id may come back as another machine."""
+    agent = RawAgent()
+    cloud.agent(agent)
+    client = await cloud.client()
+    assert (await client.ask(request())).status == 200
+    peer = {"NodeID": 7, "Key": "nodekey:other"}
+    cloud.worker.netmap_changed(cloud.netmap.apply({"PeerChangedPatch": [peer]}))
+    await soon(agent.gone.wait())
+    assert (await client.ask(request())).status == 200
+    assert agent.connections == 2
+
+
+async def test_going_offline_and_online_costs_no_connection(cloud: Cloud) -> None:
+    agent = RawAgent()
+    cloud.agent(agent)
+    client = await cloud.client()
+    for online in (True, False, True):
+        changes = cloud.netmap.apply({"PeerChangedPatch": [{"NodeID": 7, "Online": online}]})
+        cloud.worker.netmap_changed(changes)
+        assert (await client.ask(request())).status == 200
+    assert agent.connections == 1
+
+
+async def test_the_relays_own_address_is_never_dialled(cloud: Cloud) -> None:
+    """It would lead to the host's loopback (lab.md)."""
+    cloud.hub.publish(upstream(ip=OWN_IP))
+    cloud.peers(("7", OWN_IP, TAGS))
+    await cloud.told()
+    assert (await cloud.ask(request())).status == 503
+    assert cloud.tailscaled.dials == []
+
+
+async def test_an_address_that_is_no_peer_of_tailscaleds_is_refused(cloud: Cloud) -> None:
+    """`Dial-Self: true`: tailscaled would leave by the host's network."""
+    assert problem((await cloud.ask(request())).body) == (503, "agent_unroutable")
+    assert cloud.tailscaled.dials == [f"{IP}:2138"]
+
+
+async def test_while_the_netmap_is_not_known_nothing_is_dialled(cloud: Cloud) -> None:
+    agent = RawAgent()
+    cloud.agent(agent)
+    cloud.netmap.lost()
+    client = await cloud.client()
+    client.send(request())
+    await until(lambda: cloud.metrics.in_flight == 1)
+    assert cloud.tailscaled.dials == []
+    cloud.agent_joined()
+    cloud.worker.netmap_changed(())
+    assert (await soon(client.answer())).status == 200
+
+
+async def test_without_a_tailscaled_the_answer_says_so(cloud: Cloud) -> None:
+    (cloud.run_dir / "tailscaled").unlink()
+    assert problem((await cloud.ask(request())).body) == (503, "tailnet_unavailable")
+
+
+async def test_a_joined_agent_is_told_to_the_control_plane(cloud: Cloud) -> None:
+    cloud.peers(("7", IP, TAGS), ("9", "100.64.0.9", OTHER_TAGS), ("10", "100.64.0.10", ("tag:relay",)))
+    async with asyncio.timeout(5):
+        while "9" not in [peer.node_id for peer in cloud.heard.peers]:
+            cloud.heard.any.clear()
+            await soon(cloud.heard.any.wait())
+    assert "10" not in [peer.node_id for peer in cloud.heard.peers]
+
+
+async def test_these_tests_fail_without_the_check(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same set-up, check switched off: the other tenant gets the request. So what is tested above is the check."""
+    tenant = Tenant()
+    cloud.agent(tenant)
+    cloud.peers(("8", IP, OTHER_TAGS))
+    monkeypatch.setattr(reach, "mismatch", lambda netmap, upstream: None)
+    client = await cloud.client()
+    client.send(request())
+    await until(lambda: tenant.got != b"")
+    assert mismatch(cloud.netmap, upstream()) is not None
