@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from elizacloud.errors import HeadscaleUnavailable, Misconfigured
+from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable, Misconfigured
 from elizacloud.headscale.bootstrap import PolicyOutcome, bootstrap, ensure_policy, obtain_api_key
 from elizacloud.headscale.policy import default_policy, is_equivalent
 from elizacloud.headscale.protocol import Version
 from elizacloud.headscale.remembered import load
+from elizacloud.headscale.server import SupervisedServer
 from tests.fakes.headscale import FakeHeadscale
+from tests.headscale.scripted import Scripted
 from tests.headscale.support import devcontrol, program, running, supervised
 
 OPEN = {"tagOwners": {}, "grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]}]}
@@ -60,6 +62,23 @@ async def test_without_a_server_no_key_is_thrown_away(home: Path) -> None:
     with pytest.raises(HeadscaleUnavailable):
         await obtain_api_key(server)
     assert (server.directory / "api.key").read_text() == "hskey-api-kept"
+
+
+class Elsewhere(SupervisedServer):
+    """One whose API answers what a test wrote down."""
+
+    url = ""
+
+
+async def test_only_a_refused_key_is_replaced(home: Path, scripted: Scripted) -> None:
+    server = Elsewhere(home / "server", program(home / "headscale", "echo '\"new\"'"), run_dir=home / "run")
+    server.prepare()
+    server.url = scripted.url  # type: ignore[misc]
+    (server.directory / "api.key").write_text("kept")
+    scripted.on("GET", "/api/v1/user", {"code": 2, "message": "something else"}, status=500)
+    with pytest.raises(HeadscaleRefused, match="something else"):
+        await obtain_api_key(server)
+    assert (server.directory / "api.key").read_text() == "kept"
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ async def test_an_id_that_is_no_number_never_gets_into_a_path(
 
 async def test_a_dev_build_is_told_by_what_it_serves(scripted: Scripted, client: HeadscaleClient) -> None:
     is_version(scripted, "dev")
-    paths = {"/api/v1/preauthkey": {"get": {}, "delete": {}}, "/api/v1/health": {}}
+    paths: dict[str, Any] = {"/api/v1/preauthkey": {"get": {}, "delete": {}}, "/api/v1/health": {}}
     scripted.on("GET", "/swagger/v1/openapiv2.json", {"paths": paths})
     assert await client.version() == Version("dev", (0, 28))
 

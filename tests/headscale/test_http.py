@@ -25,7 +25,8 @@ async def test_a_stalled_server_is_unavailable_at_the_deadline(scripted: Scripte
     scripted.stall("GET", "/slow")
     calls = http(scripted.url, deadline_seconds=0.05)
     with pytest.raises(HeadscaleUnavailable, match=r"cannot look: .* did not answer within 0\.05 s"):
-        await calls.call("GET", "/slow", doing="look")
+        async with asyncio.timeout(5):
+            await calls.call("GET", "/slow", doing="look")
     await calls.close()
 
 
@@ -40,7 +41,8 @@ async def test_a_body_that_never_ends_is_unavailable_at_the_deadline() -> None:
     server = await asyncio.start_server(trickle, "127.0.0.1", 0)
     calls = http(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", deadline_seconds=0.05)
     with pytest.raises(HeadscaleUnavailable, match="did not answer"):
-        await calls.call("GET", "/", doing="look")
+        async with asyncio.timeout(5):
+            await calls.call("GET", "/", doing="look")
     release.set()
     await calls.close()
     server.close()
@@ -91,6 +93,33 @@ async def test_a_redirect_is_not_followed_and_the_key_not_sent_there(scripted: S
         assert "redirects" in str(error_of(answer, "list the nodes", scripted.url))
         assert elsewhere.asked == []
         await calls.close()
+
+
+async def test_waiting_for_a_turn_counts_for_the_deadline(scripted: Scripted) -> None:
+    gate = scripted.stall("GET", "/slow")
+    scripted.on("GET", "/quick", {})
+    patient, calls = http(scripted.url), http(scripted.url, deadline_seconds=0.2)
+    async with asyncio.TaskGroup() as group:
+        waiting = [
+            group.create_task(_outcome(calls, "/slow" if number < CONCURRENT_CALLS else "/quick"), name="call")
+            for number in range(CONCURRENT_CALLS + 1)
+        ]
+        async with asyncio.timeout(5):
+            await asyncio.wait(waiting)
+    assert [task.result() for task in waiting[:CONCURRENT_CALLS]] == ["unavailable"] * CONCURRENT_CALLS
+    gate.set()
+    assert await _outcome(patient, "/quick") == "answered"
+    assert await _outcome(calls, "/quick") == "answered"
+    for each in (patient, calls):
+        await each.close()
+
+
+async def _outcome(calls: HeadscaleHttp, path: str) -> str:
+    try:
+        await calls.call("GET", path, doing="look")
+    except HeadscaleUnavailable:
+        return "unavailable"
+    return "answered"
 
 
 async def test_only_a_few_calls_run_at_once_on_as_many_connections(scripted: Scripted) -> None:

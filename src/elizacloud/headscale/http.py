@@ -28,7 +28,6 @@ class HeadscaleHttp:
         self.url = url.rstrip("/")
         self._key = key
         self._deadline_seconds = deadline_seconds
-        self._turn = asyncio.Semaphore(CONCURRENT_CALLS)
         self._session: aiohttp.ClientSession | None = None
 
     def __repr__(self) -> str:
@@ -51,7 +50,6 @@ class HeadscaleHttp:
         try:
             async with (
                 asyncio.timeout(self._deadline_seconds),
-                self._turn,
                 self._open().request(
                     method,
                     self.url + path,
@@ -84,6 +82,7 @@ class HeadscaleHttp:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
+            # The limit of connections is the limit of calls: the rest wait for one, within their deadline.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=CONCURRENT_CALLS, keepalive_timeout=_KEEP_ALIVE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),

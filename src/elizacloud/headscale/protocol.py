@@ -76,7 +76,8 @@ class Headscale(Protocol):
     async def create_preauth_key(self, *, tags: tuple[str, ...], lifetime_seconds: float) -> MintedKey:
         """A single-use, not ephemeral key; nodes that join with it carry the tags."""
 
-    async def list_preauth_keys(self) -> list[PreAuthKey]: ...
+    async def list_preauth_keys(self) -> list[PreAuthKey]:
+        """All keys of ours. 0.27, which cannot delete keys, leaves out those that expired, as if they were deleted."""
 
     async def expire_preauth_key(self, key_id: str) -> None:
         """Nobody can join with it any more; its node lives on. A no-op when expired or absent."""
