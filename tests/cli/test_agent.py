@@ -124,6 +124,7 @@ def test_stop_start_and_restart_wait_until_it_is_so(cli: Cli, api: FakeApi) -> N
     api.to_come = ["started", "joined", "ready"]
     started = cli("agent", "start", agent_id)
     assert "status:            ready" in started.stdout
+    assert [line.split()[4] for line in started.stderr.splitlines()] == ["started", "joined", "ready"]
     api.to_come = ["stopped", "started", "joined", "ready"]
     restarted = cli("agent", "restart", agent_id)
     assert [line.split()[4] for line in restarted.stderr.splitlines()] == [

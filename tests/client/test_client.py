@@ -118,8 +118,20 @@ async def test_waiting_for_a_restart_wants_a_new_arrival() -> None:
         agent_id = api.add("ready")
         before = len(api.events)
         heard: list[AgentEvent] = []
-        await client.wait_until(agent_id, {State.READY}, within_seconds=20, on_event=heard.append, after=before)
+        await client.wait_until(
+            agent_id, {State.READY}, within_seconds=20, on_event=heard.append, after=before, anew=True
+        )
     assert [event.state_to for event in heard] == ["stopped", "started", "joined", "ready"]
+
+
+async def test_the_last_transition_is_heard_also_when_a_look_is_ahead_of_it() -> None:
+    api = FakeApi(to_come=["ready"])
+    async with connected(api) as client:
+        agent_id = api.add("joined")
+        api.agents[agent_id]["status"] = "ready"  # the event is still to come
+        heard: list[AgentEvent] = []
+        await client.wait_until(agent_id, {State.READY}, within_seconds=20, on_event=heard.append)
+    assert [event.state_to for event in heard] == ["joined", "ready"]
 
 
 async def test_waiting_too_long_says_what_is_in_the_way() -> None:

@@ -108,12 +108,13 @@ async def start(
     from elizacloud.cli.external import print_external
 
     async with connect(owner_id=owner) as client:
+        before = await _last_event(client, agent_id)
         agent = await client.start_agent(agent_id)
         if agent.environment:
             print_external(agent, as_json=as_json)
             return
         if wait:
-            agent = await _come_up(client, agent, timeout, as_json=as_json)
+            agent = await _come_up(client, agent, timeout, as_json=as_json, after=before)
     _print_agent(agent, as_json=as_json)
 
 
@@ -146,7 +147,7 @@ async def restart(
             print_external(agent, as_json=as_json)
             return
         if wait:
-            agent = await _come_up(client, agent, timeout, as_json=as_json, after=before)
+            agent = await _come_up(client, agent, timeout, as_json=as_json, after=before, anew=True)
     _print_agent(agent, as_json=as_json)
 
 
@@ -219,13 +220,15 @@ async def logs(
             typer.echo(json.dumps({"line": line}) if as_json else line)
 
 
-async def _come_up(client: Client, agent: Agent, timeout: float, *, as_json: bool, after: int | None = None) -> Agent:
-    """Show each transition until the agent is ready."""
+async def _come_up(
+    client: Client, agent: Agent, timeout: float, *, as_json: bool, after: int | None = None, anew: bool = False
+) -> Agent:
+    """Show each transition after that event until the agent is ready, or ready anew."""
     from elizacloud.cli.progress import show_transitions
 
     with show_transitions(agent, silent=as_json) as on_event:
         return await client.wait_until(
-            agent.agent_id, {State.READY}, within_seconds=timeout, on_event=on_event, after=after
+            agent.agent_id, {State.READY}, within_seconds=timeout, on_event=on_event, after=after, anew=anew
         )
 
 

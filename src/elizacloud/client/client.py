@@ -25,6 +25,7 @@ T = TypeVar("T", bound=Answer)
 PAGE = 100
 LOOK_SECONDS = 5.0
 """How long `wait_until` trusts a silent event stream before it looks at the agent itself."""
+CATCH_UP_SECONDS = 0.5
 
 _ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 _STREAM = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=60)
@@ -149,37 +150,42 @@ class Client:
         states: Collection[State],
         *,
         within_seconds: float,
-        on_event: Callable[[AgentEvent], None] = lambda event: None,
+        on_event: Callable[[AgentEvent], None] | None = None,
         after: int | None = None,
+        anew: bool = False,
     ) -> Agent:
         """Return the agent once it is in one of the states; `on_event` hears each transition after that sequence number.
 
-        With `after`, only a state that was reached since then counts, so that a restart can be waited for.
+        With `anew`, only a state that was reached after it counts, so that a restart can be waited for.
 
         Raises Unavailable with reason TIMED_OUT and what is in the way after `within_seconds`, and NotFound when the
         agent is gone (State.GONE among the states makes that an end to wait for: then the last look is returned).
         """
         wanted = {state.value for state in states}
-        moved = asyncio.Event()
-        reached = after is None
+        moved, arrived = asyncio.Event(), asyncio.Event()
 
         def hear(event: AgentEvent) -> None:
-            nonlocal reached
-            reached = reached or event.state_to in wanted
-            on_event(event)
+            if event.state_to in wanted:
+                arrived.set()
+            if on_event is not None:
+                on_event(event)
             moved.set()
 
         seen = await self.get_agent(agent_id)
         reader = asyncio.create_task(self._tell(agent_id, after, hear), name=f"events of {agent_id}")
         try:
             async with asyncio.timeout(within_seconds):
-                while seen.status not in wanted or not reached:
+                while seen.status not in wanted or (anew and not arrived.is_set()):
                     # Events are the fast path; a look now and then finds what a broken stream did not tell.
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(moved.wait(), LOOK_SECONDS)
                     moved.clear()
                     seen = await self.get_agent(agent_id)
-                return seen
+            if on_event is not None:
+                # A look can be ahead of the events: whoever listens hears the last one, too.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(arrived.wait(), CATCH_UP_SECONDS)
+            return seen
         except TimeoutError as error:
             names = " or ".join(sorted(wanted))
             raise Unavailable(

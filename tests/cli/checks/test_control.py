@@ -19,7 +19,7 @@ async def findings_of(
 ) -> dict[str, Finding]:
     facts = Facts(
         Settings(data_dir=tmp_path, **settings),  # type: ignore[arg-type]
-        Running(url, 1, "http://127.0.0.1:1", "headscale") if running else None,
+        Running(url, 1, "http://127.0.0.1:1", "headscale", "0.29.2") if running else None,
         Context(url, None if token is None else SecretStr(token), "a test"),
     )
     return {finding.check: finding for finding in await run_checks(control_checks(facts))}

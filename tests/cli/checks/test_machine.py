@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from elizacloud.binaries.versions import Kind
-from elizacloud.cli.checks.machine import data_dir_finding, filesystem_of, look_for, port_finding
+from elizacloud.cli.checks.facts import Running
+from elizacloud.cli.checks.machine import (
+    data_dir_finding,
+    filesystem_of,
+    look_for,
+    port_finding,
+    running_server_finding,
+)
 from elizacloud.headscale.preflight import Verdict
 from elizacloud.settings import Settings
 
@@ -83,3 +90,10 @@ def write_binary(path: Path, version: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\necho {version}\n")
     path.chmod(0o755)
+
+
+@pytest.mark.parametrize(("kind", "verdict"), [("headscale", Verdict.OK), ("devcontrol", Verdict.WARN)])
+def test_devcontrol_is_never_taken_for_headscale(kind: str, verdict: Verdict) -> None:
+    finding = running_server_finding(Running("http://127.0.0.1:1", 1, "http://127.0.0.1:2", kind, "0.29.2"))
+    assert finding.verdict is verdict
+    assert f"{kind} 0.29.2" in finding.cause

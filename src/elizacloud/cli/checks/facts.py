@@ -28,6 +28,7 @@ class Running:
     pid: int
     headscale_url: str
     headscale_kind: str
+    headscale_version: str
     sockets: Mapping[str, Path] = field(default_factory=dict)
 
     @property
@@ -88,6 +89,7 @@ def read_run_file(path: Path) -> Running | None:
             pid=int(content["pid"]),
             headscale_url=str(content["headscale"]["url"]),
             headscale_kind=str(content["headscale"]["kind"]),
+            headscale_version=str(content["headscale"]["version"]),
             sockets={name: Path(socket) for name, socket in content.get("sockets", {}).items()},
         )
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from elizacloud.binaries import BinaryUnsupported
 from elizacloud.binaries.versions import Kind, ask
 from elizacloud.cli.checks.check import Check, fail, ok, warn
-from elizacloud.cli.checks.facts import Facts
+from elizacloud.cli.checks.facts import Facts, Running
 from elizacloud.headscale.preflight import Finding
 from elizacloud.settings import Settings
 
@@ -29,6 +29,8 @@ def machine_checks(facts: Facts) -> list[Check]:
         return [await look_for(Kind.TAILSCALED, settings)]
 
     async def control_server() -> Sequence[Finding]:
+        if facts.running is not None:
+            return [running_server_finding(facts.running)]
         found = await look_for(Kind.HEADSCALE, settings)
         return [found] if found.fix == "" else [_without_headscale(found, await look_for(Kind.DEVCONTROL, settings))]
 
@@ -62,6 +64,15 @@ async def look_for(kind: Kind, settings: Settings) -> Finding:
         "not on this machine yet",
         f"`elizacloud up` fetches or builds it, or set ELIZACLOUD_{kind.upper()}_BIN to its path",
     )
+
+
+def running_server_finding(running: Running) -> Finding:
+    cause = f"{running.headscale_kind} {running.headscale_version} runs at {running.headscale_url}"
+    if running.headscale_kind == Kind.DEVCONTROL:
+        return warn(
+            "control server", f"{cause}; it is not Headscale", "fine for development; use Headscale for all else"
+        )
+    return ok("control server", cause)
 
 
 def _without_headscale(headscale: Finding, devcontrol: Finding) -> Finding:
