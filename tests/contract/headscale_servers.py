@@ -222,7 +222,8 @@ class RealRig:
 
 def server_name(binary: Binary) -> str:
     """Several Headscales are told apart by their files' names."""
-    return binary.kind.value if binary.path.name == binary.kind else f"{binary.kind}-{binary.path.name}"
+    name = binary.path.name
+    return name if name.startswith(binary.kind) else f"{binary.kind}-{name}"
 
 
 def find_tailscaled() -> Path | None:

@@ -73,7 +73,7 @@ class Elsewhere(SupervisedServer):
 async def test_only_a_refused_key_is_replaced(home: Path, scripted: Scripted) -> None:
     server = Elsewhere(home / "server", program(home / "headscale", "echo '\"new\"'"), run_dir=home / "run")
     server.prepare()
-    server.url = scripted.url  # type: ignore[misc]
+    server.url = scripted.url
     (server.directory / "api.key").write_text("kept")
     scripted.on("GET", "/api/v1/user", {"code": 2, "message": "something else"}, status=500)
     with pytest.raises(HeadscaleRefused, match="something else"):
