@@ -57,9 +57,9 @@ class ConstantUpstream(asyncio.Protocol):
 
 async def serve_upstream(directory: Path, port: int) -> None:
     loop = asyncio.get_running_loop()
-    await loop.create_unix_server(ConstantUpstream, directory / "tailscaled")
+    dials = await loop.create_unix_server(ConstantUpstream, directory / "tailscaled")
     server = await loop.create_server(ConstantUpstream, "127.0.0.1", port, backlog=1024)
-    await server.serve_forever()
+    await asyncio.wait([loop.create_task(each.serve_forever(), name="upstream") for each in (dials, server)])
 
 
 async def serve_relay(directory: Path, port: int) -> None:
@@ -109,7 +109,7 @@ def measure(url: str, seconds: int, connections: int, process: subprocess.Popen[
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used = cpu_seconds(process) - used
     rate = re.search(r"Requests/sec:\s+(\S+)", out)
-    p50, p99 = re.search(r"50%\s+(\S+)", out), re.search(r"99%\s+(\S+)", out)
+    p50, p99 = re.search(r"(?m)^ +50% +(\S+)", out), re.search(r"(?m)^ +99% +(\S+)", out)
     bad = re.search(r"Non-2xx.*", out)
     count = re.search(r"(\d+) requests in", out)
     assert count is not None and rate is not None and p50 is not None and p99 is not None and bad is None, out

@@ -21,8 +21,9 @@ class Took:
     def informational(self, head: AnswerHead) -> None:
         self.calls.append(f"informational {head.status}")
 
-    def answer(self, head: AnswerHead, framing: Framing) -> None:
+    def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
         self.status = head.status
+        self.body += data
 
     def answer_data(self, data: bytes) -> None:
         self.body += data

@@ -214,7 +214,7 @@ class Exchange:
         lines = self._destination.answer_lines(head)
         self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(lines)))
 
-    def answer(self, head: AnswerHead, framing: Framing) -> None:
+    def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
         self._status = head.status
         connection = self._connection
         assert connection is not None
@@ -222,7 +222,11 @@ class Exchange:
         if not self._request_done and (head.status >= 300 or not connection.keep_alive):
             self._stopped_upload = True
             self._client.leave_body()
-        self._client.write(self._answer_head(head, framing))
+        raw = self._answer_head(head, framing)
+        if data:
+            self._surroundings.metrics.bytes_out += len(data)
+            raw += chunk(data) if self._chunk_answer else data
+        self._client.write(raw)
 
     def _answer_head(self, head: AnswerHead, framing: Framing) -> bytes:
         status_line = _STATUS_LINES.get((head.status, head.reason)) or b"HTTP/1.1 %d %b\r\n" % (

@@ -55,8 +55,9 @@ class _HealthAnswer:
         self._status = 0
         self._body = b""
 
-    def answer(self, head: AnswerHead, framing: Framing) -> None:
+    def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
         self._status = head.status
+        self.answer_data(data)
 
     def answer_data(self, data: bytes) -> None:
         self._body += data

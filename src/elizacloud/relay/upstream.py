@@ -36,7 +36,8 @@ class Taker(Protocol):
 
     def informational(self, head: AnswerHead) -> None: ...
 
-    def answer(self, head: AnswerHead, framing: Framing) -> None: ...
+    def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
+        """The final head, with what has come of the body by now."""
 
     def answer_data(self, data: bytes) -> None: ...
 
@@ -252,15 +253,11 @@ class UpstreamConnection(asyncio.Protocol):
         )
         if (hint := value_of(head.fields, b"keep-alive")) and (found := _KEEP_ALIVE_HINT.search(hint)):
             self.idle_within = float(found[1])
-        taker.answer(head, framing)
-        if self._taker is not taker:
-            return
-        if framing.kind is Kind.NONE or (framing.kind is Kind.LENGTH and not framing.length):
-            self._complete(taker, data)
-            return
-        self._body = body_reader(framing)
-        if data:
-            self._take_body(taker, data)
+        body = self._body = body_reader(framing)
+        payload, rest = (b"", data) if body.done else body.feed(data)
+        taker.answer(head, framing, payload)
+        if body.done and self._taker is taker:
+            self._complete(taker, rest)
 
     def _take_body(self, taker: Taker, data: bytes) -> None:
         body = self._body

@@ -140,7 +140,7 @@ class LinkClient:
         finally:
             self.linked = False
             self._writer = None
-            writer.transport.abort()
+            writer.close()  # after what was said, such as goodbye
 
     async def _read(
         self, reader: asyncio.StreamReader, worker: Worker, tasks: asyncio.TaskGroup, answering: set[asyncio.Task[None]]
