@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from elizacloud.cli.checks.tailnet import DERP, PEERS, RELAY, look_at_relay, status_findings
+from elizacloud.cli.checks.tailnet import DERP, PEERS, RELAY, look_at_relay, node_finding, status_findings
 from elizacloud.headscale.preflight import Verdict
+from elizacloud.headscale.protocol import Node
 from elizacloud.tailnet.localapi import Status
 
 
@@ -42,8 +43,21 @@ def test_without_a_derp_agents_behind_nat_are_not_reached() -> None:
     assert "3478" in findings[1].fix
 
 
+def test_a_relay_that_headscale_does_not_know_or_that_lost_its_tag() -> None:
+    """Seen: a node deleted behind its back goes on to say Running, while no agent answers it."""
+    deleted = node_finding(status(), None)
+    assert deleted.verdict is Verdict.FAIL
+    assert "no node 7" in deleted.cause
+    assert node_finding(status(), node(("tag:agent",))).verdict is Verdict.FAIL
+    assert node_finding(status(), node(("tag:relay", "tag:i-x"))).verdict is Verdict.OK
+
+
+def node(tags: tuple[str, ...]) -> Node:
+    return Node("7", "relay", "relay", "nodekey:a", "mkey:a", "100.64.0.1", None, tags, "1", True, None, None)
+
+
 async def test_a_tailscaled_that_does_not_run() -> None:
-    [finding] = await look_at_relay(Path("/nowhere/tailscaled.sock"))
+    [finding] = await look_at_relay(Path("/nowhere/tailscaled.sock"), None)
     assert (finding.check, finding.verdict) == (RELAY, Verdict.FAIL)
     assert "relay-tailscaled.log" in finding.fix
 
@@ -82,7 +96,7 @@ async def test_its_peers_are_counted(online: bool, verdict: Verdict) -> None:
     path = Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp")) / "tailscaled.sock"
     await web.UnixSite(runner, str(path)).start()
     try:
-        findings = await look_at_relay(path)
+        findings = await look_at_relay(path, None)
     finally:
         await runner.cleanup()
     assert findings[-1].check == PEERS

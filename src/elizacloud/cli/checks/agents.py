@@ -79,7 +79,7 @@ def path_finding(agent: Agent, error: Error) -> Finding:
     fixes = {
         "agent_unroutable": "see the finding on the relay: it must be on the tailnet and see the agent as a peer",
         "agent_refused": f"it joined the tailnet, but nothing listens on its port: {_logs(agent)}",
-        "agent_timeout": f"it is slow or hangs: {_logs(agent)}",
+        "agent_timeout": f"see the findings on the relay; if they are well, it is slow or hangs: {_logs(agent)}",
         "agent_starting": "try again in a moment",
         "timed_out": f"it is slow or hangs: {_logs(agent)}",
     }

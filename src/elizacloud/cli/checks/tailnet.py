@@ -1,4 +1,4 @@
-"""The relay's place on the tailnet: its tailscaled runs, is logged in, has a DERP, and sees agents as peers."""
+"""The relay's place on the tailnet: its tailscaled runs, is logged in, is known to Headscale, has a DERP, sees its peers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from elizacloud.cli.checks.check import Check, fail, ok, warn
 from elizacloud.cli.checks.facts import Facts
-from elizacloud.errors import Unavailable
+from elizacloud.errors import Error, Unavailable
+from elizacloud.headscale.client import HeadscaleClient
 from elizacloud.headscale.preflight import Finding
-from elizacloud.model import TAG_AGENT
+from elizacloud.headscale.protocol import Headscale, Node
+from elizacloud.model import TAG_AGENT, TAG_RELAY
 from elizacloud.tailnet import LocalApi, Netmap
 from elizacloud.tailnet.bus import WATCH_NETMAP
 from elizacloud.tailnet.localapi import Status
@@ -18,6 +20,7 @@ from elizacloud.tailnet.localapi import Status
 RELAY = "relay on the tailnet"
 DERP = "DERP"
 PEERS = "relay's peers"
+NODE = "relay's node"
 
 
 def tailnet_checks(facts: Facts) -> list[Check]:
@@ -26,12 +29,20 @@ def tailnet_checks(facts: Facts) -> list[Check]:
         return []
 
     async def relay() -> Sequence[Finding]:
-        return await look_at_relay(path)
+        url, key = facts.headscale_url, facts.headscale_key
+        if url is None or key is None:
+            return await look_at_relay(path, None)
+        headscale = HeadscaleClient(url, key)
+        try:
+            return await look_at_relay(path, headscale)
+        finally:
+            await headscale.close()
 
     return [Check(RELAY, relay)]
 
 
-async def look_at_relay(path: Path) -> list[Finding]:
+async def look_at_relay(path: Path, headscale: Headscale | None) -> list[Finding]:
+    """What its tailscaled says and, if there is a Headscale to ask, whether that one agrees."""
     api = LocalApi(path)
     try:
         try:
@@ -42,6 +53,8 @@ async def look_at_relay(path: Path) -> list[Finding]:
         findings = status_findings(status)
         if status.state == "Running":
             findings.append(peers_finding(await _netmap(api)))
+            if headscale is not None:
+                findings.append(await _known(headscale, status))
         return findings
     finally:
         await api.close()
@@ -78,6 +91,26 @@ def peers_finding(netmap: Netmap) -> Finding:
         fix = "see whether they run; right after a restart of Headscale it takes up to 10 s until they are back"
         return warn(PEERS, f"{len(agents)} agents, none online", fix)
     return ok(PEERS, f"{len(agents)} agents, {online} online")
+
+
+async def _known(headscale: Headscale, status: Status) -> Finding:
+    try:
+        return node_finding(status, await headscale.get_node(status.node_id))
+    except Error as error:
+        return warn(NODE, f"Headscale could not be asked: {error}", "see Headscale's finding")
+
+
+def node_finding(status: Status, node: Node | None) -> Finding:
+    """Whether Headscale has the relay as its tailscaled believes: a deleted node goes on to say that it is Running."""
+    if node is None:
+        cause = f"Headscale has no node {status.node_id}: it was deleted, and no agent answers the relay any more"
+        return fail(
+            NODE, cause, "restart the relay's tailscaled (`elizacloud up` again), so that it joins with a new key"
+        )
+    if TAG_RELAY not in node.tags:
+        cause = f"node {node.id} does not carry {TAG_RELAY}, so that the policy lets it reach nobody"
+        return fail(NODE, cause, f"delete node {node.id} in Headscale and restart the relay, so that it joins anew")
+    return ok(NODE, f"Headscale has it as node {node.id} with {TAG_RELAY}")
 
 
 async def _netmap(api: LocalApi) -> Netmap:
