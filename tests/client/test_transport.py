@@ -99,7 +99,6 @@ async def test_an_answer_that_does_not_come_times_out() -> None:
 
 
 async def test_a_unix_socket_is_spoken_to_with_the_urls_host() -> None:
-    path = Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp")) / "api.sock"
     seen = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -110,11 +109,13 @@ async def test_a_unix_socket_is_spoken_to_with_the_urls_host() -> None:
     app.router.add_get("/readyz", answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.UnixSite(runner, str(path)).start()
-    transport = Transport("http://api", None, socket=path)
-    assert await transport.json("GET", "/readyz") == {}
-    await transport.close()
-    await runner.cleanup()
+    with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as directory:
+        path = Path(directory) / "api.sock"
+        await web.UnixSite(runner, str(path)).start()
+        transport = Transport("http://api", None, socket=path)
+        assert await transport.json("GET", "/readyz") == {}
+        await transport.close()
+        await runner.cleanup()
     assert seen == ["api"]
 
 

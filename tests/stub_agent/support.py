@@ -13,11 +13,13 @@ from elizacloud.stub_agent.config import Config, Faults, TcpAddress, UnixAddress
 from elizacloud.stub_agent.server import running
 
 TOKEN = "agent-token"
+root = Path()
+"""Where sockets and state lie: set, and removed at the end, by conftest.py."""
 
 
 def cloud_config(**changes: Any) -> Config:
     """As a cloud starts it: on a unix socket, provisioned, with a token."""
-    directory = Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(dir=root))
     config = Config(
         listen=UnixAddress(str(directory / "agent.sock")),
         bind_host="0.0.0.0",

@@ -13,10 +13,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.stub_agent import support
+
 
 @contextlib.asynccontextmanager
 async def started(**environment: str) -> AsyncIterator[tuple[Process, str]]:
-    directory = tempfile.mkdtemp(prefix="ec-", dir="/tmp")
+    directory = tempfile.mkdtemp(dir=support.root)
     socket = f"{directory}/agent.sock"
     base = {
         "PATH": os.environ["PATH"],

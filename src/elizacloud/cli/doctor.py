@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +24,8 @@ async def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="The data dir of `up`.")] = None, as_json: AsJson = False
 ) -> None:
     """Check binaries, data dir, ports, clock, Headscale, relay and agents; changes nothing. Exit code 1 if one fails."""
-    findings = await _examine(data_dir)
+    with _waiting(silent=as_json):
+        findings = await _examine(data_dir)
     failed = any(finding.verdict == "fail" for finding in findings)
     if as_json:
         print_json(
@@ -57,6 +61,18 @@ async def _examine(data_dir: Path | None) -> list[Finding]:
         return [fail("settings", str(error), "correct it, then run doctor again")]
     checks = [*machine_checks(facts), *control_checks(facts), *tailnet_checks(facts), *agents_checks(facts)]
     return [ok("settings", "they can be used"), *await run_checks(checks)]
+
+
+@contextlib.contextmanager
+def _waiting(*, silent: bool) -> Iterator[None]:
+    """A spinner on a terminal: some checks wait for what does not answer."""
+    if silent or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("looking"):
+        yield
 
 
 def _print(finding: Finding) -> None:

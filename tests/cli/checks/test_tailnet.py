@@ -93,12 +93,13 @@ async def test_its_peers_are_counted(online: bool, verdict: Verdict) -> None:
     app.router.add_get("/localapi/v0/watch-ipn-bus", answer_bus)
     runner = web.AppRunner(app)
     await runner.setup()
-    path = Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp")) / "tailscaled.sock"
-    await web.UnixSite(runner, str(path)).start()
-    try:
-        findings = await look_at_relay(path, None)
-    finally:
-        await runner.cleanup()
+    with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as directory:
+        path = Path(directory) / "tailscaled.sock"
+        await web.UnixSite(runner, str(path)).start()
+        try:
+            findings = await look_at_relay(path, None)
+        finally:
+            await runner.cleanup()
     assert findings[-1].check == PEERS
     assert findings[-1].verdict is verdict
     assert findings[-1].cause.startswith("1 agents")
