@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -76,7 +76,9 @@ async def until(look: Callable[[], Awaitable[bool]], *, within_seconds: float = 
     """Look again and again: Headscale tells nobody of what happens to its nodes."""
     async with asyncio.timeout(within_seconds):
         while not await look():
-            await asyncio.wait([asyncio.create_task(asyncio.Event().wait())], timeout=LOOK_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await asyncio.Event().wait()
 
 
 @dataclass
