@@ -28,10 +28,7 @@ func apiKeysCommand(args []string, output io.Writer) error {
 	set.StringVar(&expiration, "expiration", "90d", "the same as -e")
 	set.StringVar(&format, "o", "", "output `format`: json, or the bare key")
 	set.StringVar(&format, "output", "", "the same as -o")
-	if err := set.Parse(args[1:]); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
+	if err := parseFlags(set, args[1:]); err != nil {
 		return err
 	}
 	lifetime, err := parseDuration(expiration)

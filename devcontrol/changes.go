@@ -63,17 +63,18 @@ func (st *stream) queue(c change) {
 
 // answers empties the queue of the stream. With Server.mu held.
 func (s *Server) answers(st *stream) []*tailcfg.MapResponse {
+	pending := st.pending
+	st.pending = nil
 	node := s.state.Nodes[st.node]
-	if node == nil {
+	if node == nil { // deleted: nobody tells it
 		return nil
 	}
 	var answers []*tailcfg.MapResponse
-	for _, c := range st.pending {
+	for _, c := range pending {
 		answer := s.answer(st, node, c)
 		st.remember(answer)
 		answers = append(answers, answer)
 	}
-	st.pending = nil
 	return answers
 }
 

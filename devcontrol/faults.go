@@ -38,7 +38,7 @@ type Fault struct {
 	Body         string  `json:"body,omitempty"`
 	LoseAnswer   bool    `json:"loseAnswer,omitempty"`
 	Stall        bool    `json:"stall,omitempty"`
-	Seen         int     `json:"seen"` // matching calls so far
+	Seen         int     `json:"seen"` // matching calls so far, and streams that it made fall silent
 
 	cleared chan struct{}
 }
@@ -180,15 +180,14 @@ func (f *faults) waitWhileStalled(ctx context.Context) error {
 	for {
 		f.mu.Lock()
 		i := slices.IndexFunc(f.active, func(fault *Fault) bool { return fault.Stall && fault.matches("POST", "/machine/map") })
-		var cleared chan struct{}
-		if i >= 0 {
-			cleared = f.active[i].cleared
-		}
-		f.mu.Unlock()
 		if i < 0 {
+			f.mu.Unlock()
 			return nil
 		}
-		if !wait(ctx, cleared) {
+		fault := f.active[i]
+		fault.Seen++
+		f.mu.Unlock()
+		if !wait(ctx, fault.cleared) {
 			return ctx.Err()
 		}
 	}

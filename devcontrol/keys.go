@@ -91,16 +91,6 @@ func (authKey *AuthKey) check(now time.Time) error {
 	return nil
 }
 
-// deleteAuthKey forgets the key. Nodes show it until the next restart, and then none.
-func (state *State) deleteAuthKey(id ID) {
-	delete(state.AuthKeys, id)
-	for _, node := range state.Nodes {
-		if node.AuthKeyID == id {
-			node.AuthKeyID = 0
-		}
-	}
-}
-
 // checkTag refuses what Headscale refuses on a key. Whether the policy knows the tag is not asked.
 func checkTag(tag string) error {
 	switch {

@@ -6,7 +6,10 @@
 package main
 
 import (
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 )
@@ -36,9 +39,9 @@ func run(args []string) error {
 	}
 	switch command {
 	case "serve":
-		return serveCommand(args[1:])
+		return ignoreHelp(serveCommand(args[1:]))
 	case "apikeys":
-		return apiKeysCommand(args[1:], os.Stdout)
+		return ignoreHelp(apiKeysCommand(args[1:], os.Stdout))
 	case "version", "--version":
 		fmt.Println("devcontrol", Version)
 		return nil
@@ -47,4 +50,25 @@ func run(args []string) error {
 		return nil
 	}
 	return fmt.Errorf("cannot run %q: no such command; the commands are serve, apikeys create and version", command)
+}
+
+func ignoreHelp(err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	return err
+}
+
+// parseFlags is set.Parse, but says what is wrong in one sentence and shows all flags only to those who ask.
+func parseFlags(set *flag.FlagSet, args []string) error {
+	set.SetOutput(io.Discard)
+	err := set.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		set.SetOutput(os.Stdout)
+		fmt.Println("Usage of", set.Name()+":")
+		set.PrintDefaults()
+	} else if err != nil {
+		err = fmt.Errorf("cannot run %s: %w; -h lists the flags", set.Name(), err)
+	}
+	return err
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"log"
 	"maps"
 	"net/netip"
 	"slices"
@@ -81,6 +82,9 @@ func isNamedAfter(givenName, hostname string) bool {
 
 // connect counts a new map stream of the node.
 func (s *Server) connect(node *Node) {
+	if !node.online {
+		log.Printf("node %s (%s) is online", node.ID, node.GivenName)
+	}
 	node.sessions++
 	node.online = true
 }
@@ -95,17 +99,19 @@ func (s *Server) disconnect(state *State, id ID) {
 		return
 	}
 	node.online, node.LastSeen = false, time.Now()
+	log.Printf("node %s (%s) is offline", node.ID, node.GivenName)
 	s.broadcast(peerPatch(0, &tailcfg.PeerChange{NodeID: tailcfg.NodeID(id), Online: new(false)}))
 }
 
 // deleteNode takes the node out of everybody's netmap. Its own open streams are not told and go on as they are, with
 // keep-alives only, as in Headscale (juanfont/headscale#3410).
 func (s *Server) deleteNode(state *State, id ID) bool {
-	if state.Nodes[id] == nil {
+	node := state.Nodes[id]
+	if node == nil {
 		return false
 	}
+	log.Printf("node %s (%s) is deleted", node.ID, node.GivenName)
 	delete(state.Nodes, id)
-	delete(s.streams, id)
 	s.broadcast(policyChanged(0))
 	return true
 }

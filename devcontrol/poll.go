@@ -80,6 +80,9 @@ func (s *Server) openStream(node *Node, st *stream) {
 func (s *Server) closeStream(st *stream) {
 	s.mu.Lock()
 	delete(s.streams[st.node], st)
+	if len(s.streams[st.node]) == 0 {
+		delete(s.streams, st.node)
+	}
 	s.mu.Unlock()
 	select {
 	case <-time.After(s.offlineGrace):

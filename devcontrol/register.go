@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net/http"
 	"slices"
 	"time"
@@ -120,6 +121,7 @@ func (s *Server) registerWithKey(state *State, request *tailcfg.RegisterRequest,
 			s.broadcast(peerPatch(node.ID, node.keyPatch()))
 		}
 	}
+	log.Printf("node %s (%s) registered with pre-auth key %s, tags %v", node.ID, node.GivenName, authKey.ID, node.Tags)
 	authKey.Used = authKey.Used || !authKey.Reusable
 	node.AuthKeyID, node.authKey, node.LastSeen = authKey.ID, new(*authKey), now
 	return node, nil

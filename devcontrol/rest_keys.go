@@ -79,7 +79,7 @@ func (s *Server) deleteAuthKey(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return struct{}{}, s.change(func(state *State) error {
-		state.deleteAuthKey(id)
+		delete(state.AuthKeys, id) // its node shows it until the next restart, and then none
 		return nil
 	})
 }

@@ -3,6 +3,7 @@ package main
 // The calls about users. elizacloud's nodes are tagged and have none, but Headscale's API has them.
 
 import (
+	"maps"
 	"net/http"
 	"time"
 )
@@ -70,11 +71,7 @@ func (s *Server) deleteUser(r *http.Request) (any, error) {
 				return failed("user not empty: node(s) found")
 			}
 		}
-		for _, authKey := range sortedByID(state.AuthKeys) {
-			if authKey.UserID == id {
-				state.deleteAuthKey(authKey.ID)
-			}
-		}
+		maps.DeleteFunc(state.AuthKeys, func(_ ID, authKey *AuthKey) bool { return authKey.UserID == id })
 		delete(state.Users, id)
 		s.broadcast(policyChanged(0))
 		return nil

@@ -41,7 +41,7 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 	set.StringVar(&f.debugListen, "debug-listen", "", "loopback `address`:port or unix:PATH of the fault switches (default off)")
 	set.BoolVar(&f.allowPrivate, "allow-private", false, "allow --listen on a private address, such as a container bridge's")
 	set.IntVar(&f.parentDeathFD, "parent-death-fd", 0, "exit when this file `descriptor` reaches its end")
-	if err := set.Parse(args); err != nil {
+	if err := parseFlags(set, args); err != nil {
 		return nil, err
 	}
 	tailscaleRange := netip.MustParsePrefix("100.64.0.0/10")
@@ -63,9 +63,6 @@ func parseServeFlags(args []string) (*serveFlags, error) {
 
 func serveCommand(args []string) error {
 	flags, err := parseServeFlags(args)
-	if errors.Is(err, flag.ErrHelp) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

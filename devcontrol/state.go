@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -78,7 +79,7 @@ type Node struct {
 	GivenName  string // unique on the tailnet
 	UserID     ID
 	Tags       []string
-	AuthKeyID  ID // 0 once that key is deleted
+	AuthKeyID  ID // of the key that it registered with last, which may be deleted since
 	IPv4, IPv6 netip.Addr
 	Endpoints  []netip.AddrPort
 	Hostinfo   *tailcfg.Hostinfo // replaced, never changed in place: netmaps that are being sent share it
@@ -190,6 +191,9 @@ func (s *saver) run() {
 	for s.tried < s.asked {
 		s.mu.Unlock()
 		revision, err := s.write()
+		if err != nil {
+			log.Print(err) // not everybody waits for it
+		}
 		s.mu.Lock()
 		s.tried, s.err = revision, err
 		s.asked = max(s.asked, revision)
