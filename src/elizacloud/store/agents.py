@@ -22,6 +22,7 @@ from elizacloud.store.events import append
 from elizacloud.store.owners import ensure_owner
 
 _AGENTS, _GENERATIONS, _RUNS = tables.agents, tables.generations, tables.runs
+_LONGEST_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,11 @@ class Agents:
         return rows.agent_from_row(row, self._cipher)
 
     async def list(self, owner_id: str | None, *, after: str | None = None, limit: int = 100) -> Page:
-        """A page of the owner's agents, or with None of everybody's. Agents made meanwhile shift no page.
+        """A page of the owner's agents, or with None of everybody's; at most 1000. Agents made meanwhile shift no page.
 
         Raises Invalid `invalid_cursor` when `after` is not what an earlier page gave.
         """
+        limit = max(1, min(limit, _LONGEST_PAGE))
         query = sa.select(_AGENTS).where(tables.LISTED)
         if owner_id is not None:
             query = query.where(_AGENTS.c.owner_id == owner_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 
 class Waiter:
@@ -25,10 +26,14 @@ class Bell:
     CHANNEL = "elizacloud_events"
 
     def __init__(self) -> None:
-        self._rung: dict[str | None, asyncio.Event] = {}
+        # Weak: the bell of an agent that nobody waits for any more is forgotten.
+        self._rung: WeakValueDictionary[str | None, asyncio.Event] = WeakValueDictionary()
 
     def waiter(self, agent_id: str | None) -> Waiter:
-        return Waiter(self._rung.setdefault(agent_id, asyncio.Event()))
+        rung = self._rung.get(agent_id)
+        if rung is None:
+            rung = self._rung[agent_id] = asyncio.Event()
+        return Waiter(rung)
 
     def ring(self, agent_id: str) -> None:
         for key in (agent_id, None):
@@ -36,6 +41,6 @@ class Bell:
                 rung.set()
 
     def ring_all(self) -> None:
-        for rung in self._rung.values():
-            rung.set()
-        self._rung.clear()
+        for key in list(self._rung):
+            if rung := self._rung.pop(key, None):
+                rung.set()

@@ -109,7 +109,9 @@ def _from_postgresql(sqlstate: str) -> Error:
             return Misconfigured(f"cannot use the database: {_POSTGRESQL_FIXES[key]}")
         if key in _POSTGRESQL_REASONS:
             return StoreUnavailable(f"cannot use the database: {_POSTGRESQL_REASONS[key]}", retry_after_seconds=2)
-    return StoreUnavailable(f"cannot use the database: {_LOST}", retry_after_seconds=5)
+    lost = sqlstate == "" or sqlstate[:2] in ("08", "57")
+    reason = _LOST if lost else f"it refused with SQLSTATE {sqlstate}; look at its log"
+    return StoreUnavailable(f"cannot use the database: {reason}", retry_after_seconds=5)
 
 
 def _sqlstate(cause: object) -> str:

@@ -19,16 +19,16 @@ async def listen(url: URL, bell: Bell) -> None:
     while True:
         try:
             await _listen_once(url, bell)
-        except psycopg.Error as error:
+        except (psycopg.Error, OSError) as error:
             _log.warning("event listener lost its connection", error=type(error).__name__, again_seconds=_AGAIN_SECONDS)
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
 async def _listen_once(url: URL, bell: Bell) -> None:
-    conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    async with await psycopg.AsyncConnection.connect(
-        conninfo, autocommit=True, connect_timeout=5, keepalives_idle=10, keepalives_interval=5, keepalives_count=3
-    ) as connection:
+    # As SQLAlchemy reads the URL, so that both connect to the same server.
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    limits = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+    async with await psycopg.AsyncConnection.connect(autocommit=True, **{**arguments, **limits}) as connection:
         await connection.execute(f"LISTEN {Bell.CHANNEL}".encode())
         # What was written before LISTEN took effect has rung nowhere.
         bell.ring_all()

@@ -116,9 +116,9 @@ def _migrate_postgresql(engine: sa.Engine, shown: str) -> None:
             with mapped(), engine.begin() as connection:
                 _migrate(connection, f"the database {shown}")
             return
-        except (Misconfigured, StoreUnavailable):
+        except Misconfigured:
             raise
-        except (Error, sa.exc.SQLAlchemyError):
+        except Error:
             if attempt == 2:
                 raise
 

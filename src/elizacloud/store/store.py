@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -76,8 +75,7 @@ class Store:
         """Let the connections go. Whoever waits in `events.subscribe` has to be cancelled before."""
         if self._listener is not None:
             self._listener.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listener
+            await asyncio.wait([self._listener])
         await self._database.close()
 
     async def ping(self) -> None:
