@@ -57,6 +57,7 @@ async def test_an_agent_that_does_not_join_in_time_is_accepted_and_says_why(serv
         ({"agentName": "x" * 300}, "invalid_name"),
         ({"agentName": "a\u0000b"}, "invalid_name"),
         ({"agentName": "a\u202eb"}, "invalid_name"),
+        ({"agentName": " ada"}, "invalid_name"),
         ({"agentName": 7}, "invalid"),
         ({}, "invalid"),
         ([], "invalid"),
@@ -174,7 +175,7 @@ async def test_a_service_token_names_the_owner(served: Served) -> None:
     two = await served.call(
         "POST", AGENTS, token=PLATFORM, json={"agentName": "c", "ownerId": "user-1"}, Elizacloud_Owner="user-2"
     )
-    assert (two.status, two.body["code"]) == (422, "invalid_owner")
+    assert (two.status, two.body["code"]) == (409, "two_owners")
     bad = await served.call("GET", AGENTS, token=PLATFORM, Elizacloud_Owner="../etc")
     assert (bad.status, bad.body["code"]) == (422, "invalid_owner")
 
@@ -201,7 +202,7 @@ async def test_a_list_has_pages(served: Served) -> None:
     assert seen == list("edcba")
     for cursor in ("x", "%00", "eyJh"):
         bad = await served.call("GET", f"{AGENTS}?cursor={cursor}")
-        assert (bad.status, bad.body["code"]) == (422, "invalid_cursor")
+        assert (bad.status, bad.body["code"]) == (404, "invalid_cursor")
 
 
 async def test_changes_are_kept_and_take_effect_at_the_next_start(served: Served) -> None:

@@ -59,11 +59,11 @@ async def test_approval_needs_a_token_that_manages(served: Served) -> None:
 async def test_an_approval_counts_once(served: Served) -> None:
     session = await open_session(served)
     body = {"userCode": session["userCode"]}
-    assert (await served.call("POST", f"{SESSION}/approve", token=None, json=body)).status == 401
-    assert (await served.call("POST", f"{SESSION}/approve", json=body)).status == 204
-    again = await served.call("POST", f"{SESSION}/approve", token=BOB, json=body)
+    assert (await served.call("POST", "/api/auth/cli-approval", token=None, json=body)).status == 401
+    assert (await served.call("POST", "/api/auth/cli-approval", json=body)).status == 204
+    again = await served.call("POST", "/api/auth/cli-approval", token=BOB, json=body)
     assert (again.status, again.body["code"]) == (409, "approved_before")
-    assert (await served.call("POST", f"{SESSION}/approve", json={"userCode": "XXXX-XXXX"})).status == 404
+    assert (await served.call("POST", "/api/auth/cli-approval", json={"userCode": "XXXX-XXXX"})).status == 404
 
 
 async def test_a_session_id_that_is_not_ours_is_404(served: Served) -> None:

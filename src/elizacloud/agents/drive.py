@@ -31,7 +31,7 @@ ACTS_AT_ONCE = 16
 LOOKS_AT_ONCE = 256
 LOOK_SECONDS = 20.0
 """The longest that one look may take; the step itself may be due for as long as the table of states says."""
-_LOST_STORE_SECONDS = 2.0
+_LOST_STORE_MAX_SECONDS = 15.0
 
 
 @dataclass(slots=True)
@@ -55,6 +55,8 @@ class Driver:
         self._turns: dict[str, asyncio.Lock] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._places: dict[str, _Place] = {}
+        self._lost: dict[str, int] = {}
+        """By agent: how often in a row the store failed it."""
         self._acts = asyncio.Semaphore(ACTS_AT_ONCE)
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
 
@@ -109,10 +111,12 @@ class Driver:
         try:
             async with self._turns.setdefault(agent_id, asyncio.Lock()):
                 seconds = await self._advance(agent_id, suspected)
+            self._lost.pop(agent_id, None)
         except Error as error:
-            # Not even the failure could be written: nothing is known, so look again.
+            # Not even the failure could be written: nothing is known, so look again, later each time.
             log.warning("cannot drive the agent", agent=agent_id, reason=str(error))
-            seconds = _LOST_STORE_SECONDS * (1 + self._random.random())
+            self._lost[agent_id] = self._lost.get(agent_id, 0) + 1
+            seconds = min(_LOST_STORE_MAX_SECONDS, backoff_seconds(self._lost[agent_id], self._random.random()))
         except Exception:
             log.exception("a step has a bug", agent=agent_id)
             seconds = backoff_seconds(10, self._random.random())
@@ -157,7 +161,7 @@ class Driver:
         if due is None or due.step in LOOKS:
             async with self._looks, asyncio.timeout(LOOK_SECONDS):
                 if due is None:
-                    return await check(self._parts, record, waiting, suspected=suspected)
+                    return await check(self._parts, record, suspected=suspected)
                 return await STEPS[due.step](self._parts, record, waiting)
         async with self._acts, asyncio.timeout(due.within_seconds):
             if due.via is not None and record.agent.state is not due.via:

@@ -18,7 +18,7 @@ from elizacloud.agents.environment import environment_of
 from elizacloud.agents.parts import Parts
 from elizacloud.agents.together import closing
 from elizacloud.agents.wishes import checked_spec
-from elizacloud.errors import Conflict, NotFound
+from elizacloud.errors import Conflict, Invalid, NotFound
 from elizacloud.model import Agent, AgentSpec, Event, Generation, checked_agent_name, new_agent_id
 from elizacloud.runtime.protocol import InstanceSecrets
 from elizacloud.states import State, Wanted
@@ -98,8 +98,11 @@ class Operations:
         raise NotFound(f"cannot find an agent {agent_id}: check the id and the token's owner", code="agent_not_found")
 
     async def list(self, owner_id: str, *, after: str | None, limit: int) -> Listed:
-        """A page of the owner's agents; raises Invalid `invalid_cursor`."""
-        page = await self._parts.store.agents.list(owner_id, after=after, limit=limit)
+        """A page of the owner's agents; NotFound `invalid_cursor` when no earlier page told of it."""
+        try:
+            page = await self._parts.store.agents.list(owner_id, after=after, limit=limit)
+        except Invalid as error:
+            raise NotFound(str(error), code="invalid_cursor") from error
         records = [await self._parts.journal.load(agent.id) for agent in page.items]
         return Listed(tuple(records), page.next)
 

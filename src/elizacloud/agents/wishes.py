@@ -17,19 +17,26 @@ ENVIRONMENT_MAX_BYTES = 64 * 1024
 ENVIRONMENT_MAX_VARIABLES = 256
 COMMAND_MAX_WORDS = 256
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+_VARIABLE = re.compile(VARIABLE_PATTERN.removesuffix("$"))
 # What we tell the instance ourselves: an owner who could set it could send an agent to another tailnet or take its guard off.
-_OURS = re.compile(
-    r"_?ELIZACLOUD_.*|(?:HEADSCALE|TS)_.*|CONTAINER_ID|PORT"
-    r"|(?:MILADY|ELIZA)_(?:API_TOKEN|API_BIND|PORT|STATE_DIR|CLOUD_PROVISIONED|ALLOW_WS_QUERY_TOKEN)"
+RESERVED_PATTERN = (
+    "^(?:_?ELIZACLOUD_.*|(?:HEADSCALE|TS)_.*|CONTAINER_ID|PORT"
+    "|(?:MILADY|ELIZA)_(?:API_TOKEN|API_BIND|PORT|STATE_DIR|CLOUD_PROVISIONED|ALLOW_WS_QUERY_TOKEN))$"
 )
-_HEALTH_PATH = re.compile(r"/[\x21-\x7e]{0,255}")
+_OURS = re.compile(RESERVED_PATTERN.removesuffix("$"))
+HEALTH_PATTERN = "^/[!-~]{0,255}$"
+_HEALTH_PATH = re.compile(HEALTH_PATTERN.removesuffix("$"))
+OPTIONS_MAX_BYTES = 64 * 1024
 
 
 def checked_spec(spec: AgentSpec) -> AgentSpec:
     """Return it; raise Invalid with a sentence on the first thing that cannot be accepted."""
     _check_config(spec.config)
     _check_variables(spec.environment, spec.secrets)
+    for name, options in (("resources", spec.resources), ("idlePolicy", spec.idle_policy)):
+        if _json_bytes(name, options) > OPTIONS_MAX_BYTES:
+            raise Invalid(f"cannot accept {name}: it is over {OPTIONS_MAX_BYTES} bytes", code="options_too_large")
     if spec.port is not None and not 1 <= spec.port <= 65535:
         raise Invalid(f"cannot use port {spec.port}: give one from 1 to 65535", code="invalid_port")
     if _HEALTH_PATH.fullmatch(spec.health_path) is None:
@@ -45,14 +52,18 @@ def checked_spec(spec: AgentSpec) -> AgentSpec:
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
-    try:
-        size = len(json.dumps(config, allow_nan=False).encode())
-    except (ValueError, RecursionError) as error:
-        raise Invalid("cannot accept this agentConfig: it is not plain JSON", code="invalid_config") from error
+    size = _json_bytes("agentConfig", config)
     if size > CONFIG_MAX_BYTES:
         raise Invalid(
             f"cannot accept an agentConfig of {size} bytes: the limit is {CONFIG_MAX_BYTES}", code="config_too_large"
         )
+
+
+def _json_bytes(name: str, value: Mapping[str, Any]) -> int:
+    try:
+        return len(json.dumps(value, allow_nan=False).encode())
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"cannot accept {name}: it is not plain JSON", code="invalid_config") from error
 
 
 def _check_variables(environment: Mapping[str, str], secrets: Mapping[str, SecretStr]) -> None:

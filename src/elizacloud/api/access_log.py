@@ -8,6 +8,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from elizacloud.api.problem import route_of
+from elizacloud.model import is_agent_id
 
 log = structlog.get_logger()
 
@@ -33,8 +34,9 @@ class AccessLog:
             await self._app(scope, receive, send_noted)
         finally:
             facts = {}
-            if agent_id := scope.get("path_params", {}).get("agent_id"):
-                facts["agent"] = agent_id[:40]
+            agent_id = scope.get("path_params", {}).get("agent_id", "")
+            if is_agent_id(agent_id):
+                facts["agent"] = agent_id
             log.info(
                 "request",
                 method=scope["method"],

@@ -22,7 +22,7 @@ from elizacloud.api.schemas import (
     agent_of,
 )
 from elizacloud.auth.access import acting_owner
-from elizacloud.errors import Invalid
+from elizacloud.errors import Conflict
 from elizacloud.model import AgentSpec
 from elizacloud.states import State
 
@@ -52,7 +52,11 @@ async def create_agent(
     ] = None,
     prefer: Annotated[str | None, Header(description="`respond-async` answers at once (RFC 7240).")] = None,
     idempotency_key: Annotated[
-        str | None, Header(description="A request that is sent again with it acts once.")
+        str | None,
+        Header(
+            description="A request that is sent again with it acts once.",
+            json_schema_extra={"pattern": r"^[!-~](?:[ -~]{0,253}[!-~])?$"},
+        ),
     ] = None,
 ) -> Response:
     """Create an agent and wait until it has joined the tailnet: 201 then, or 202 when the wait is over before."""
@@ -128,7 +132,7 @@ def _owner_of(body: CreateAgent, caller: FromCaller) -> str:
         return caller.owner_id
     named = acting_owner(caller.principal, body.owner_id)
     if caller.owner_id not in (named, caller.principal.owner_id):
-        raise Invalid("cannot tell whose agent it is: ownerId and the header name two owners", code="invalid_owner")
+        raise Conflict("cannot tell whose agent it is: ownerId and the header name two owners", code="two_owners")
     return named
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -38,7 +39,7 @@ def create_app(
     its server stops.
     """
     issued = Tokens(store, relays, now)
-    app = _app("elizacloud", openapi.DESCRIPTION)
+    app = _whole_app()
     app.state.containers = lifecycle.containers
     app.state.parts = ApiParts(
         operations=lifecycle.operations,
@@ -48,10 +49,12 @@ def create_app(
         settings=settings,
         readiness=Readiness({**lifecycle.checks, **(checks or {})}),
     )
-    for noun in (agents, agent_streams, tokens, sessions, containers, health):
-        app.include_router(noun.router)
-    app.include_router(containers.router, prefix="/api/v1")
     return app
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document, without anything behind it."""
+    return _whole_app().openapi()
 
 
 def create_containers_app(containers_: Containers) -> FastAPI:
@@ -67,6 +70,14 @@ def close_streams(app: FastAPI) -> None:
     parts = getattr(app.state, "parts", None)
     if isinstance(parts, ApiParts):
         parts.closing.set()
+
+
+def _whole_app() -> FastAPI:
+    app = _app("elizacloud", openapi.DESCRIPTION)
+    for noun in (agents, agent_streams, tokens, sessions, containers, health):
+        app.include_router(noun.router)
+    app.include_router(containers.router, prefix="/api/v1")
+    return app
 
 
 def _app(title: str, description: str, *, documented: bool = True) -> FastAPI:

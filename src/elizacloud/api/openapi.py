@@ -86,7 +86,8 @@ def _add_problems(path: str, operation: dict[str, Any]) -> None:
         statuses |= set(_WITH_BODY)
     if operation.get("security"):
         statuses |= {401, 403, 409, 429, 502}
-    if "{" in path or "approve" in path:
+    names = {parameter["name"] for parameter in operation.get("parameters", ())}
+    if "{" in path or path.endswith("cli-approval") or "cursor" in names:
         statuses |= {404}
     if path.endswith("cli-session"):
         statuses |= {429}

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from elizacloud.agents.containers import Containers
 from elizacloud.agents.operations import Operations
 from elizacloud.api.readiness import Readiness
-from elizacloud.auth.access import OWNER_HEADER, Action, acting_owner, check_action
+from elizacloud.auth.access import OWNER_HEADER, OWNER_ID_PATTERN, Action, acting_owner, check_action
 from elizacloud.auth.issuing import Tokens
 from elizacloud.auth.login import Logins
 from elizacloud.auth.tokens import parse_bearer
@@ -76,7 +76,12 @@ async def managing(
     principal: Annotated[Principal, Depends(authenticated)],
     elizacloud_owner: Annotated[
         str | None,
-        Header(alias=OWNER_HEADER, description="The owner that a service token acts for.", examples=["user-17"]),
+        Header(
+            alias=OWNER_HEADER,
+            description="The owner that a service token acts for.",
+            examples=["user-17"],
+            json_schema_extra={"pattern": OWNER_ID_PATTERN},
+        ),
     ] = None,
 ) -> Caller:
     check_action(principal, Action.MANAGE)

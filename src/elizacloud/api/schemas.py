@@ -6,13 +6,22 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from elizacloud.agents.messages import message
-from elizacloud.agents.wishes import CONFIG_MAX_BYTES
-from elizacloud.auth.issuing import Issued
-from elizacloud.model import AgentSpec, ApiToken, Event, Scope
+from elizacloud.agents.wishes import (
+    COMMAND_MAX_WORDS,
+    CONFIG_MAX_BYTES,
+    ENVIRONMENT_MAX_VARIABLES,
+    HEALTH_PATTERN,
+    RESERVED_PATTERN,
+    VARIABLE_PATTERN,
+)
+from elizacloud.auth.access import OWNER_ID_PATTERN
+from elizacloud.auth.issuing import Issued, checked_token_name
+from elizacloud.errors import Invalid
+from elizacloud.model import AgentSpec, ApiToken, Event, Scope, checked_agent_name
 from elizacloud.states import State, Wanted
 from elizacloud.store import Record
 
@@ -46,12 +55,45 @@ class Request(Wire):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True)
 
 
+def _checked_name(name: str) -> str:
+    if checked_agent_name(name) != name:
+        raise Invalid("cannot use an agent name with spaces around it: remove them", code="invalid_name")
+    return name
+
+
+# The document says by patterns what is checked by functions, which say what is wrong in a sentence. These are the characters
+# of Unicode's categories Cc, Cf, Co, Zl and Zp (JSON that is valid has none of Cs), and its spaces.
+_HIDDEN = (
+    r"\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    r"\u2060-\u2064\u2066-\u206f\ue000-\uf8ff\ufeff\ufff9-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
+    "\U000e0020-\U000e007f\U000f0000-\U000ffffd\U00100000-\U0010fffd"
+)
+_SPACES = r" \xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_NAME = {
+    "minLength": 1,
+    "maxLength": 100,
+    "pattern": f"^[^{_HIDDEN}{_SPACES}](?:[^{_HIDDEN}]*[^{_HIDDEN}{_SPACES}])?$",
+}
+_NO_NUL = {"pattern": r"^[^\x00]*$"}
+
 AgentName = Annotated[
-    str, Field(description="1 to 100 characters without control characters; unique among the owner's agents.")
+    str,
+    AfterValidator(_checked_name),
+    Field(
+        description="1 to 100 characters without control characters; unique among the owner's agents.",
+        json_schema_extra=_NAME,
+    ),
 ]
-Variables = Annotated[
-    dict[str, str], Field(description="Environment variables; names that the cloud sets are refused.")
+TokenName = Annotated[
+    str, AfterValidator(checked_token_name), Field(description="For the list.", json_schema_extra=_NAME)
 ]
+_VARIABLES: dict[str, Any] = {
+    "maxProperties": ENVIRONMENT_MAX_VARIABLES // 2,
+    "propertyNames": {"pattern": VARIABLE_PATTERN, "not": {"pattern": RESERVED_PATTERN}},
+}
+Value = Annotated[str, Field(json_schema_extra=_NO_NUL)]
+SecretValue = Annotated[SecretStr, Field(json_schema_extra=_NO_NUL)]
 
 
 class Spec(Request):
@@ -63,14 +105,20 @@ class Spec(Request):
     image: str | None = Field(
         None, min_length=1, max_length=255, description="A container image, where images are used."
     )
-    command: list[str] | None = Field(
-        None, min_length=1, max_length=256, description="Instead of the agent's own command."
+    command: list[Value] | None = Field(
+        None, min_length=1, max_length=COMMAND_MAX_WORDS, description="Instead of the agent's own command."
     )
-    environment: Variables | None = None
-    secrets: dict[str, SecretStr] | None = Field(None, description="Environment variables that are never shown again.")
+    environment: dict[str, Value] | None = Field(
+        None, description="Environment variables; names that the cloud sets are refused.", json_schema_extra=_VARIABLES
+    )
+    secrets: dict[str, SecretValue] | None = Field(
+        None, description="Environment variables that are never shown again.", json_schema_extra=_VARIABLES
+    )
     port: int | None = Field(None, ge=1, le=65535, description="The port that the agent listens on, if it is not 2138.")
     health: str | None = Field(
-        None, max_length=256, description="Path that answers 200 or 401 when the agent lives; /api/health unless given."
+        None,
+        description="Path that answers 200 or 401 when the agent lives; /api/health unless given.",
+        json_schema_extra={"pattern": HEALTH_PATTERN},
     )
     resources: dict[str, Any] | None = Field(None, description="Limits, as the runtime understands them.")
     idle_policy: dict[str, Any] | None = Field(None, description="What to do with it when nobody uses it.")
@@ -107,7 +155,11 @@ class CreateAgent(Spec):
     )
 
     agent_name: AgentName
-    owner_id: str | None = Field(None, max_length=128, description="For service tokens: the owner that it is for.")
+    owner_id: str | None = Field(
+        None,
+        description="For service tokens: the owner that it is for.",
+        json_schema_extra={"pattern": OWNER_ID_PATTERN},
+    )
     external: bool = Field(False, description="It is started by hand; the answer tells the environment that it needs.")
 
 
@@ -208,7 +260,7 @@ class EventPage(Wire):
 class CreateAgentToken(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "phone", "expiresInSeconds": 86400}]})
 
-    name: str = Field(description="For the list; 1 to 100 characters.", min_length=1, max_length=200)
+    name: TokenName
     expires_in_seconds: float | None = Field(None, ge=1, le=10 * 366 * 86400)
 
 

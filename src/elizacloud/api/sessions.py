@@ -39,7 +39,7 @@ async def poll_session(
     return _shown(request, parts, secret, await parts.logins.poll(secret))
 
 
-@router.post("/api/auth/cli-session/approve", status_code=204)
+@router.post("/api/auth/cli-approval", status_code=204)
 async def approve_session(body: Approval, caller: FromCaller, parts: FromParts) -> None:
     """Approve the login with this user code, for the caller's owner."""
     await parts.logins.approve(body.user_code, caller.principal, caller.owner_id)

@@ -17,7 +17,8 @@ from elizacloud.model import ApiToken, Principal, Scope
 from elizacloud.upstreams import KnownToken
 
 OWNER_HEADER = "Elizacloud-Owner"
-_OWNER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@|+-]{0,127}")
+OWNER_ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._:@|+-]{0,127}$"
+_OWNER_ID = re.compile(OWNER_ID_PATTERN.removesuffix("$"))
 
 
 class Action(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -60,7 +61,7 @@ class Tokens:
         token = ApiToken(
             id=minted.id,
             owner_id=owner_id,
-            name=_checked_name(name),
+            name=checked_token_name(name),
             scopes=scopes,
             agent_id=agent_id,
             sha256=minted.sha256,
@@ -90,10 +91,13 @@ def known_token(token: ApiToken) -> KnownToken:
     return KnownToken(token.id, token.sha256, token.owner_id, token.scopes, token.agent_id, token.expires_at)
 
 
-def _checked_name(name: str) -> str:
-    trimmed = name.strip()
-    if not trimmed or len(trimmed) > NAME_MAX or not trimmed.isprintable():
+def checked_token_name(name: str) -> str:
+    """Return it; raise Invalid when it is empty, too long, has spaces around it or control characters."""
+    hidden = any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"} for character in name)
+    if not name or len(name) > NAME_MAX or name != name.strip() or hidden:
         raise Invalid(
-            f"cannot use this name for a token: give 1 to {NAME_MAX} printable characters", code="invalid_name"
+            f"cannot use this name for a token: give 1 to {NAME_MAX} characters without control characters and "
+            "without spaces around them",
+            code="invalid_name",
         )
-    return trimmed
+    return name

@@ -1,6 +1,7 @@
 """What differs between the store and the world, as data. Pure: one look in, findings out.
 
-Only what carries this installation's label or tag is looked at: others share the runtime and the Headscale with us.
+Only what carries this installation's label or tag is looked at: others share the runtime and the Headscale with us. The
+relays' own nodes carry it too, but not tag:agent.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from enum import StrEnum
 from elizacloud.agents.identity import drift
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.headscale.protocol import Node, PreAuthKey
-from elizacloud.model import installation_tag
+from elizacloud.model import TAG_AGENT, installation_tag
 from elizacloud.runtime.protocol import Instance, Phase
 from elizacloud.states import State
 from elizacloud.store import Record
@@ -35,11 +36,15 @@ class Kind(StrEnum):
     NODE_CHANGED = "node changed"
     ADDRESS_CHANGED = "address changed"
     ORPHAN_KEY = "key of no agent"
+    SPENT_KEY = "expired key of no node"
     LIVE_KEY = "key alive after the join"
 
 
 REMOVALS = frozenset({Kind.ORPHAN_INSTANCE, Kind.OLD_RUN, Kind.ORPHAN_NODE, Kind.EXTRA_NODE, Kind.ORPHAN_KEY})
-"""Findings whose repair destroys something: they have to be seen twice, and not too many at once."""
+"""Findings whose repair destroys something: they have to be seen twice, and not too many at once.
+
+A key that has expired and that no node joined with is nothing: it only has to be seen twice.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,11 @@ def diff(records: Sequence[Record], outside: Outside, *, installation_id: str, n
     for record in records:
         found += _of_record(record, instances.get(_run_key(record)), nodes)
     for node in outside.nodes:
-        if ours in node.tags:
+        if ours in node.tags and TAG_AGENT in node.tags:
             found += _of_node(node, known.get(agent_of(node.tags)))
     used = {node.preauth_key_id for node in outside.nodes}
     for key in outside.keys:
-        if ours in key.tags:
+        if ours in key.tags and TAG_AGENT in key.tags:
             found += _of_key(key, known.get(agent_of(key.tags)), is_used=key.id in used, now=now)
     return found
 
@@ -121,10 +126,10 @@ def _of_node(node: Node, record: Record | None) -> Iterator[Finding]:
 
 def _of_key(key: PreAuthKey, record: Record | None, *, is_used: bool, now: datetime) -> Iterator[Finding]:
     agent_id = agent_of(key.tags)
+    is_alive = key.expires_at is None or key.expires_at > now
     if record is not None and record.generation.preauth_key_id == key.id:
-        is_alive = key.expires_at is None or key.expires_at > now
         if is_alive and record.agent.state in _HAS_JOINED:
             yield Finding(Kind.LIVE_KEY, agent_id, key.id)
     elif not is_used:
         # A key goes only after its node: a node without its key cannot come back after a restart of Headscale.
-        yield Finding(Kind.ORPHAN_KEY, agent_id, key.id)
+        yield Finding(Kind.ORPHAN_KEY if is_alive else Kind.SPENT_KEY, agent_id, key.id)

@@ -35,9 +35,12 @@ class Verdict:
 
 
 def judge(findings: Sequence[Finding], outside: Outside, before: Seen) -> Verdict:
-    removals = tuple(finding for finding in findings if finding.kind in REMOVALS)
-    harmless = tuple(finding for finding in findings if finding.kind not in REMOVALS)
-    confirmed = tuple(finding for finding in removals if finding in before.findings)
+    harmless = tuple(
+        finding
+        for finding in findings
+        if finding.kind not in REMOVALS and (finding.kind is not Kind.SPENT_KEY or finding in before.findings)
+    )
+    confirmed = tuple(finding for finding in findings if finding.kind in REMOVALS and finding in before.findings)
     if why := _why_hold(confirmed, findings, outside, before):
         return Verdict(harmless, confirmed, why)
     return Verdict((*harmless, *confirmed))

@@ -45,7 +45,7 @@ async def _repair(parts: Parts, finding: Finding, wake: Callable[[str], None]) -
             is_pinned = record is not None and record.generation.node_id == finding.about
             if node is not None and agent_of(node.tags) == finding.agent_id and not is_pinned:
                 await headscale.delete_node(finding.about)
-        case Kind.ORPHAN_KEY:
+        case Kind.ORPHAN_KEY | Kind.SPENT_KEY:
             record = await _find(parts, finding.agent_id)
             if record is None or record.generation.preauth_key_id != finding.about:
                 await headscale.expire_preauth_key(finding.about)

@@ -12,7 +12,7 @@ from elizacloud.agents.identity import drift
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.launching import retire_key
 from elizacloud.agents.told import upstream_of
-from elizacloud.errors import HeadscaleUnavailable, TailnetUnavailable
+from elizacloud.errors import HeadscaleUnavailable, Unavailable
 from elizacloud.headscale.protocol import Node
 from elizacloud.model import Generation
 from elizacloud.runtime.protocol import Instance, Phase
@@ -23,6 +23,11 @@ from elizacloud.upstreams import Probe
 PROBE_SECONDS = 5.0
 NODE_CHANGED = "node_changed"
 """The failure of an agent whose node is not the one that joined: held until a person says which is right."""
+_READINESS = {
+    True: "it says that it is ready",
+    False: "it does not say that it is ready",
+    None: "it answers and does not say whether it is ready",
+}
 STEADY_PROBE_SECONDS = 300.0
 """A ready agent is asked again this often, to show whether it still is; being silent does not make it less routable."""
 
@@ -94,10 +99,21 @@ async def await_ready(parts: Parts, record: Record, waiting: Waiting) -> Outcome
     return Later(probe_gap_seconds(waiting.seconds))
 
 
-async def check(parts: Parts, record: Record, waiting: Waiting, *, suspected: bool) -> Outcome:
-    """A look at an agent that is where its owner wants it. `suspected`: a sweep or a relay saw something odd about it."""
+async def check(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
+    """A look at an agent that is where its owner wants it. `suspected`: a sweep or a relay saw something odd about it.
+
+    When something that we need for the look does not answer, nothing is known and nothing changes: a ready agent stays
+    reachable while all else is down.
+    """
     if record.agent.state not in (State.READY, State.PAUSED):
         return Later(None)
+    try:
+        return await _check(parts, record, suspected=suspected)
+    except Unavailable:
+        return Later(parts.settings.poll_seconds)
+
+
+async def _check(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
     if (ended := await _ended(parts, record)) is not None:
         return await _fallen(parts, record, Step.AWAIT_READY, ended)
     if suspected and (outcome := await _look_at_node(parts, record)) is not None:
@@ -105,15 +121,12 @@ async def check(parts: Parts, record: Record, waiting: Waiting, *, suspected: bo
     if record.agent.state is State.PAUSED:
         return Later(None)
     record = await _settle_key(parts, record)
-    try:
-        probe = await parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
-    except TailnetUnavailable:
-        return Later(parts.settings.poll_seconds)
+    probe = await parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
     is_ready = probe.ready if probe.live else False
     if is_ready != record.agent.agent_ready:
-        await parts.journal.save(record, step="probe", agent_ready=is_ready)
+        await parts.journal.save(record, step="probe", reason=_READINESS[is_ready], agent_ready=is_ready)
     if is_ready is False:
-        return Later(min(parts.settings.poll_seconds, max(1.0, waiting.seconds / 4)))
+        return Later(parts.settings.poll_seconds)
     return Later(STEADY_PROBE_SECONDS)
 
 

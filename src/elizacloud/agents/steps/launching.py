@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -140,7 +141,13 @@ async def mint(parts: Parts, record: Record) -> MintedKey:
 async def _mint(parts: Parts, record: Record) -> tuple[MintedKey, Record]:
     key = await mint(parts, record)
     generation = replace(record.generation, preauth_key_id=key.id, preauth_key_expired=False)
-    return key, await parts.journal.save(record, step=Step.MINT_KEY, generation=generation)
+    try:
+        return key, await parts.journal.save(record, step=Step.MINT_KEY, generation=generation)
+    except Error:
+        # Nobody knows of this key now; should this fail too, it expires by itself and a sweep removes it.
+        with suppress(Error):
+            await parts.place.headscale.expire_preauth_key(key.id)
+        raise
 
 
 async def _launch(
