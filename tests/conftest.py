@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -37,10 +38,14 @@ def configured_headscales() -> list[str]:
     return [path for path in os.environ.get("ELIZACLOUD_HEADSCALE_BIN", "").split(":") if path]
 
 
+def idle_headscales() -> list[str]:
+    """Those of them that not one case ran on."""
+    return [path for path in configured_headscales() if not any(Path(path).name in name for name in ran)]
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A Headscale that was configured and ran nothing is a failure: it would look like a pass."""
-    idle = configured_headscales() and not any(name.startswith("headscale") for name in ran)
-    if idle and session.exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly:
+    if idle_headscales() and session.exitstatus == pytest.ExitCode.OK and not session.config.option.collectonly:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -50,5 +55,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"{name}: {count} cases")
     if not configured_headscales():
         terminalreporter.line("headscale: 0 cases (set ELIZACLOUD_HEADSCALE_BIN to run them on a real one)")
-    elif not any(name.startswith("headscale") for name in ran):
-        terminalreporter.line("headscale: configured, and not one case ran: that is a failure", red=True)
+    for path in idle_headscales():
+        terminalreporter.line(f"headscale {path}: configured, and not one case ran: that is a failure", red=True)

@@ -66,7 +66,7 @@ class Cloud:
                 stderr=log,
                 text=True,
                 start_new_session=True,
-                env={**os.environ, **self.environment},
+                env={**_inherited(), **self.environment},
             )
 
     def start(self) -> Cloud:
@@ -128,3 +128,8 @@ class Cloud:
         pids = [pid for pid, command in self.processes().items() if part in command]
         assert len(pids) == 1, (part, self.processes())
         return pids[0]
+
+
+def _inherited() -> dict[str, str]:
+    """Our own environment; the list of Headscales to test on is no setting of a cloud."""
+    return {name: value for name, value in os.environ.items() if name != "ELIZACLOUD_HEADSCALE_BIN"}

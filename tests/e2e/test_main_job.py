@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -63,7 +64,7 @@ async def test_large_bodies_stream_both_ways_unchanged(cloud: Cloud, agent: Agen
     payload = bytes(range(256)) * (16 * 1024)  # 4 MiB
     async with aiohttp.ClientSession(headers=cloud.headers) as session:
         base = f"{cloud.url}/api/relay/{agent.agent_id}"
-        async with session.put(f"{base}/api/echo/upload", data=payload) as answer:
+        async with session.put(f"{base}/api/echo/upload", data=io.BytesIO(payload)) as answer:
             seen = await answer.json()
     assert seen["method"] == "PUT"
     body = json.dumps(seen)
