@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ class FakeLocalApi:
         self.prefs: dict[str, Any] = {}
         self.answers: dict[str, tuple[int, str]] = {}
         """By path without query: a status and a body instead of the usual answer."""
+        self.silent: Counter[str] = Counter()
+        """By path without query: how many of the next requests get no answer."""
         self.asked: list[tuple[str, str, Any]] = []
         self.subscriptions: asyncio.Queue[asyncio.Queue[dict[str, Any]]] = asyncio.Queue()
         """One queue of events for each time that somebody watches the bus."""
@@ -32,6 +35,9 @@ class FakeLocalApi:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path.removeprefix("/localapi/v0/")
         self.asked.append((request.method, request.path_qs.removeprefix("/localapi/v0/"), await _body(request)))
+        if self.silent[path]:
+            self.silent[path] -= 1
+            await asyncio.Event().wait()
         if path in self.answers:
             status, text = self.answers[path]
             return web.Response(status=status, text=text)

@@ -17,7 +17,18 @@ from elizacloud.errors import Refused, TailnetUnavailable
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.model import AGENT_PORT, TAG_AGENT, TAG_RELAY, agent_tag, new_agent_id
 from elizacloud.processes import Child, LogFile, spawn
-from elizacloud.tailnet import Joined, JoinPrefs, KeyRefused, LocalApi, NetmapWatcher, Tailscaled, dial, join, mismatch
+from elizacloud.tailnet import (
+    Joined,
+    JoinPrefs,
+    KeyRefused,
+    LocalApi,
+    NetmapWatcher,
+    Tailscaled,
+    dial,
+    find_path,
+    join,
+    mismatch,
+)
 from elizacloud.tailnet.tailscaled import udp_port_of
 from elizacloud.upstreams import Upstream
 from tests.contract.headscale_servers import RealRig, find_tailscaled, parameters, rig_of
@@ -216,6 +227,7 @@ async def test_a_relay_sees_an_agent_come_dials_it_and_sees_it_go(server: RealRi
         upstream = Upstream(agent_id, "owner", 1, 1, "cell", joined.node_id, joined.ipv4, SecretStr("token"))
         await until(watcher, lambda: mismatch(watcher.netmap, upstream) is None)
 
+        await find_path(relay.api, joined.ipv4, within_seconds=20)
         reader, writer = await dial(relay.daemon.socket, joined.ipv4, AGENT_PORT, within_seconds=20)
         writer.write(b"hello\n")
         async with asyncio.timeout(20):
@@ -229,6 +241,7 @@ async def test_a_relay_sees_an_agent_come_dials_it_and_sees_it_go(server: RealRi
         writer.close()
 
         assert await relay.api.ping(joined.ipv4) >= 0
+        assert joined.ipv4 in await relay.api.peer_ips()
         assert own.ipv4
         assert watcher.netmap.peer_at(own.ipv4) is None, "the relay's own address leads to its own loopback"
         with pytest.raises(Refused) as refused:

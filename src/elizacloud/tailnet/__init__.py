@@ -15,6 +15,7 @@ from elizacloud.tailnet.identity import mismatch
 from elizacloud.tailnet.join import Joined, JoinPrefs, KeyRefused, join
 from elizacloud.tailnet.localapi import LocalApi
 from elizacloud.tailnet.netmap import Netmap, Peer, PeerChange
+from elizacloud.tailnet.path import find_path, find_paths
 from elizacloud.tailnet.tailscaled import Tailscaled
 from elizacloud.tailnet.watcher import NetmapWatcher
 
@@ -31,6 +32,8 @@ __all__ = [
     "Tailscaled",
     "dial",
     "dial_request",
+    "find_path",
+    "find_paths",
     "join",
     "mismatch",
     "parse_dial_answer",

@@ -156,5 +156,8 @@ class _Attempt:
         if self._auth_key is None:
             raise KeyRefused("cannot join the tailnet: there is no node identity and no pre-auth key; mint a new one")
         self._key_used = True
+        has_node_key = (await self._api.status()).has_node_key
         await self._api.start(prefs=self._prefs.as_json(), auth_key=self._auth_key)
-        await self._api.login_interactive()
+        # With a node key `start` logs in by itself; a second login would spend the single-use key twice.
+        if not has_node_key:
+            await self._api.login_interactive()

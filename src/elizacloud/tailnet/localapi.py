@@ -58,6 +58,11 @@ class LocalApi:
             health=tuple(answer.get("Health") or ()),
         )
 
+    async def peer_ips(self) -> tuple[str, ...]:
+        """One address of each peer that this machine sees now."""
+        peers = (await self._json("GET", "status")).get("Peer") or {}
+        return tuple(peer["TailscaleIPs"][0] for peer in peers.values() if peer.get("TailscaleIPs"))
+
     async def prefs(self) -> Mapping[str, Any]:
         """The preferences in force (ipn.Prefs), private keys left out by tailscaled."""
         return await self._json("GET", "prefs")

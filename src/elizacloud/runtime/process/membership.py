@@ -17,9 +17,10 @@ from pydantic import SecretStr
 from elizacloud.errors import TailnetUnavailable
 from elizacloud.model import AGENT_PORT
 from elizacloud.processes import Backoff
-from elizacloud.tailnet import Joined, JoinPrefs, LocalApi, join
+from elizacloud.tailnet import Joined, JoinPrefs, LocalApi, find_paths, join
 
 JOIN_SECONDS = 60.0
+PATHS_SECONDS = 10.0
 REPORT_SECONDS = 10.0
 REPORT_FOR_SECONDS = 600.0
 REPORT_BACKOFF = Backoff(first_seconds=0.1, cap_seconds=15.0, jitter=0.0)
@@ -53,6 +54,7 @@ async def be_member(
 
         async def publish(node: Joined) -> None:
             await api.set_serve(AGENT_PORT, serve_target)
+            tasks.create_task(find_paths(api, within_seconds=PATHS_SECONDS), name=f"paths of {prefs.hostname}")
             say(f"on the tailnet as {' '.join(node.ips)} after {time.monotonic() - began:.2f} s")
             if report is not None and node.ipv4 is not None:
                 tasks.create_task(_report(report, node.ipv4, http, say), name=f"report of {prefs.hostname}")
