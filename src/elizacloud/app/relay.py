@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+from functools import partial
 
 import structlog
 import uvloop
@@ -26,7 +27,10 @@ from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.worker import Worker, WorkerSettings
 from elizacloud.settings import Settings
 from elizacloud.tailnet.localapi import LocalApi
+from elizacloud.tailnet.path import find_path
 from elizacloud.tailnet.watcher import NetmapWatcher
+
+PATH_SECONDS = 3.0
 
 log = structlog.get_logger()
 
@@ -69,6 +73,7 @@ async def _run(settings: Settings, data: DataDir) -> None:
         watcher.netmap,
         LocalApiDialer(tailscaled.socket),
         metrics,
+        find_path=partial(find_path, tailscaled, within_seconds=PATH_SECONDS),
     )
     watcher.on_change(worker.netmap_changed)
     with serve_metrics(settings.metrics_listen, metrics):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 
 from elizacloud.errors import Error
 from elizacloud.relay.http1.framing import Framing
@@ -18,11 +19,20 @@ from elizacloud.upstreams import Probe, Upstream
 _BODY_LIMIT_BYTES = 64 << 10
 
 
-async def probe(reach: Reach, upstream: Upstream, *, within_seconds: float) -> Probe:
+FindPath = Callable[[str], Awaitable[None]]
+"""Returns when packets get through to this tailnet address; raises TailnetUnavailable when they do not."""
+
+
+async def no_wait(_: str) -> None:
+    """For a dialer that needs no path."""
+
+
+async def probe(reach: Reach, upstream: Upstream, *, within_seconds: float, find_path: FindPath = no_wait) -> Probe:
     """Ask once. Waits for the agent's node to appear in the netmap, all within the time; never raises an Error."""
     try:
         async with asyncio.timeout(within_seconds):
             await reach.until_peer(upstream)
+            await find_path(upstream.ip)
             return await _ask(await reach.dial(upstream), upstream)
     except TimeoutError:
         return Probe(None, error=f"no answer in {within_seconds:g} s")

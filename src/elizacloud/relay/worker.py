@@ -55,12 +55,20 @@ class Worker:
     """`netmap` is one that a NetmapWatcher keeps; give its `on_change` our `netmap_changed` before it runs."""
 
     def __init__(
-        self, settings: WorkerSettings, link: LinkClient, netmap: Netmap, dialer: AgentDialer, metrics: Metrics
+        self,
+        settings: WorkerSettings,
+        link: LinkClient,
+        netmap: Netmap,
+        dialer: AgentDialer,
+        metrics: Metrics,
+        *,
+        find_path: probing.FindPath = probing.no_wait,
     ) -> None:
         self._settings = settings
         self._link = link
         self._netmap = netmap
         self._metrics = metrics
+        self._find_path = find_path
         self._reach = Reach(
             link.table,
             netmap,
@@ -132,7 +140,7 @@ class Worker:
     # What the link asks
 
     async def probe(self, upstream: Upstream, *, within_seconds: float) -> Probe:
-        return await probing.probe(self._reach, upstream, within_seconds=within_seconds)
+        return await probing.probe(self._reach, upstream, within_seconds=within_seconds, find_path=self._find_path)
 
     async def drained(self, agent_id: str, *, within_seconds: float) -> bool:
         return await self._reach.drained(agent_id, within_seconds=within_seconds)
