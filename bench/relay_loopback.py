@@ -35,7 +35,7 @@ from elizacloud.tailnet.netmap import Netmap
 from elizacloud.upstreams import KnownToken, Snapshot, Upstream
 
 AGENT = "kbench0000000001"
-TOKEN = "ec_benchbench01_secret"
+TOKEN = "ec_benchbench01_secret"  # noqa: S105 - of this run only
 IP = "100.64.0.7"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nhello, relay"
 DIALLED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n\r\n"
@@ -112,8 +112,10 @@ def measure(url: str, seconds: int, connections: int, process: subprocess.Popen[
     p50, p99 = re.search(r"(?m)^ +50% +(\S+)", out), re.search(r"(?m)^ +99% +(\S+)", out)
     bad = re.search(r"Non-2xx.*", out)
     count = re.search(r"(\d+) requests in", out)
-    assert count is not None and rate is not None and p50 is not None and p99 is not None and bad is None, out
-    return f"{float(rate[1]):>8.0f} requests/s   p50 {p50[1]:>8}   p99 {p99[1]:>8}   CPU {used / int(count[1]) * 1e6:5.1f} us a request"
+    if count is None or rate is None or p50 is None or p99 is None or bad is not None:
+        raise SystemExit(out)
+    cpu = used / int(count[1]) * 1e6
+    return f"{float(rate[1]):>8.0f} requests/s   p50 {p50[1]:>8}   p99 {p99[1]:>8}   CPU {cpu:5.1f} us a request"
 
 
 def free_port() -> int:

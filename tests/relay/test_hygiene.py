@@ -7,7 +7,7 @@ from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead
 
 def fields(*lines: str) -> list[Field]:
     pairs = [line.partition(": ") for line in lines]
-    return [Field(name.lower().encode(), name.encode(), value.encode("latin-1")) for name, _, value in pairs]
+    return [(name.lower().encode(), name.encode(), value.encode("latin-1")) for name, _, value in pairs]
 
 
 def to_agent(*lines: str, by_path: bool = True, framing: Framing = NO_BODY, upgrade: bytes | None = None) -> list[str]:

@@ -14,9 +14,10 @@ from elizacloud.auth.tokens import parse_bearer, token_sha256
 from elizacloud.errors import NotFound, Unauthenticated, Unavailable
 from elizacloud.model import utc_now
 from elizacloud.relay.http1.head import RequestHead
-from elizacloud.upstreams import UpstreamTable
+from elizacloud.upstreams import KnownToken, UpstreamTable
 
 _OWNER = b"elizacloud-owner"
+_MAX_SEEN = 1024
 
 
 class Link(Protocol):
@@ -36,6 +37,8 @@ class Access:
     def __init__(self, link: Link, now: Callable[[], datetime] = utc_now) -> None:
         self._link = link
         self._now = now
+        self._seen: dict[str | None, KnownToken] = {}
+        """Headers that were hashed before; what counts is whether the table still has the token."""
 
     def check(self, head: RequestHead, agent_id: str) -> None:
         """Return if the caller may reach the agent.
@@ -51,15 +54,26 @@ class Access:
             )
         authorization, named_owner = _credentials(head)
         table = self._link.table
-        # The look-up is by hash, so its timing tells nothing about any token's value.
-        token = table.tokens.get(token_sha256(parse_bearer(authorization)))
-        principal = principal_of(token, self._now())
+        principal = principal_of(self._token(authorization, table), self._now())
         agent = table.upstreams.get(agent_id) or table.agents.get(agent_id)
         if agent is None:
             raise NotFound(
                 f"cannot find an agent {agent_id[:40]}: check the id and the token's owner", code="agent_not_found"
             )
         check_agent(principal, Action.REACH, agent_id=agent_id, agent_owner_id=agent.owner_id, named_owner=named_owner)
+
+    def _token(self, authorization: str | None, table: UpstreamTable) -> KnownToken | None:
+        """The token that the header carries, if the table has it now. Raises Unauthenticated."""
+        seen = self._seen.get(authorization)
+        if seen is not None and table.tokens.get(seen.sha256) is seen:
+            return seen
+        # The look-up is by hash, so its timing tells nothing about any token's value.
+        token = table.tokens.get(token_sha256(parse_bearer(authorization)))
+        if token is not None:
+            if len(self._seen) >= _MAX_SEEN:
+                self._seen.clear()
+            self._seen[authorization] = token
+        return token
 
 
 def _credentials(head: RequestHead) -> tuple[str | None, str | None]:

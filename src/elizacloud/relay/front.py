@@ -6,15 +6,16 @@ either. Nothing here looks at who is calling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from typing import NamedTuple
 
 from elizacloud.relay.http1.head import BadMessage, RequestHead
 
 PATH_PREFIX = b"/api/relay/"
+_PATH = re.compile(PATH_PREFIX + rb"([^/?#]*)(.*)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class ToAgent:
+class ToAgent(NamedTuple):
     """`by_path`: on the API's own origin, so nothing that a browser would keep for an origin may pass."""
 
     agent_id: str
@@ -22,8 +23,7 @@ class ToAgent:
     by_path: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ToApi:
+class ToApi(NamedTuple):
     target: bytes
 
 
@@ -62,10 +62,9 @@ class Fronts:
 
 
 def _by_path(target: bytes) -> ToAgent:
-    rest = target[len(PATH_PREFIX) :]
-    ends = [end for end in (rest.find(b"/"), rest.find(b"?"), rest.find(b"#")) if end >= 0]
-    end = min(ends, default=len(rest))
-    agent, onward = rest[:end], rest[end:]
+    found = _PATH.fullmatch(target)
+    assert found is not None  # the caller saw the prefix, and the rest matches anything
+    agent, onward = found.groups()
     return ToAgent(agent.decode("ascii"), onward if onward.startswith(b"/") else b"/" + onward, by_path=True)
 
 

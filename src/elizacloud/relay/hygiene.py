@@ -119,9 +119,9 @@ def upgrade_of(head: RequestHead, framing: Framing) -> bytes | None:
     """
     if head.minor == 0 or framing.kind is Kind.CHUNKED or framing.length:
         return None
-    if b"upgrade" not in tokens(head.fields, b"connection"):
-        return None
     asked = [value for lower, _, value in head.fields if lower == b"upgrade"]
+    if not asked or b"upgrade" not in tokens(head.fields, b"connection"):
+        return None
     if len(asked) != 1 or not asked[0] or b"," in asked[0] or asked[0].lower().startswith(_REFUSED_UPGRADES):
         return None
     return asked[0]
@@ -234,7 +234,7 @@ def _wants_trailers(head: RequestHead) -> bool:
     return any(lower == b"te" and b"trailers" in value.lower() for lower, _, value in head.fields)
 
 
-def _named(fields: list[Field]) -> frozenset[bytes] | set[bytes]:
+def _named(fields: list[Field]) -> frozenset[bytes]:
     """What Connection names (RFC 9110 section 7.6.1)."""
     for field in fields:
         if field[0] == b"connection":

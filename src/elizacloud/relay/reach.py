@@ -82,7 +82,7 @@ class Reach:
         self._begun: Counter[str] = Counter()
         """Requests since the last report."""
         self._held: Counter[str] = Counter()
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None
 
     # Which upstream
 
@@ -103,7 +103,7 @@ class Reach:
             async with asyncio.timeout(self._hold_seconds):
                 while (upstream := self.ready(agent_id)) is None:
                     self._check_coming_up(agent_id)
-                    await self._news.wait()
+                    await self._next_news()
                 return upstream
         except TimeoutError:
             raise self._why_not(agent_id) from None
@@ -202,7 +202,7 @@ class Reach:
     async def until_peer(self, upstream: Upstream) -> None:
         """Wait until the netmap shows the agent at its address; the caller bounds the time."""
         while mismatch(self._netmap, upstream) is not None:
-            await self._news.wait()
+            await self._next_news()
 
     def _check_identity(self, upstream: Upstream) -> None:
         reason = mismatch(self._netmap, upstream)
@@ -235,9 +235,16 @@ class Reach:
                     pool.kill(reason or "the peer has another key now")
         self._tell_news()
 
+    async def _next_news(self) -> None:
+        """Wait until something changed that a waiting request or probe could be waiting for."""
+        if self._news is None:
+            self._news = asyncio.Event()
+        await self._news.wait()
+
     def _tell_news(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
 
     # What is in flight
 
@@ -263,7 +270,7 @@ class Reach:
         try:
             async with asyncio.timeout(within_seconds):
                 while self._in_flight[agent_id]:
-                    await self._news.wait()
+                    await self._next_news()
         except TimeoutError:
             return False
         return True

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from elizacloud.relay.http1.body import ChunkedBody, EndlessBody, SizedBody, body_reader, chunk
 from elizacloud.relay.http1.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, Framing, Kind
-from elizacloud.relay.http1.head import BadMessage, Field
+from elizacloud.relay.http1.head import BadMessage
 
 
 def read(raw: bytes, step: int | None = None) -> tuple[bytes, bytes, ChunkedBody]:
@@ -28,7 +28,7 @@ WHOLE = b'5\r\nhello\r\n1;ext=1;q="x"\r\n \r\n000A\r\n0123456789\r\n0\r\nX-Sum: 
 def test_chunks_are_read_however_they_come(step: int | None) -> None:
     payload, rest, body = read(WHOLE, step)
     assert (payload, rest, body.done) == (b"hello 0123456789", b"GET /", True)
-    assert body.trailers == [Field(b"x-sum", b"X-Sum", b"1"), Field(b"y", b"Y", b"2")]
+    assert body.trailers == [(b"x-sum", b"X-Sum", b"1"), (b"y", b"Y", b"2")]
 
 
 BAD_CHUNKS = [

@@ -13,7 +13,7 @@ from elizacloud.relay.http1.head import AnswerHead, BadMessage, Field, RequestHe
 
 
 def fields(*pairs: tuple[str, str]) -> list[Field]:
-    return [Field(name.lower().encode(), name.encode(), value.encode()) for name, value in pairs]
+    return [(name.lower().encode(), name.encode(), value.encode()) for name, value in pairs]
 
 
 def request_of(*pairs: tuple[str, str], minor: int = 1) -> RequestHead:

@@ -17,12 +17,8 @@ MAX_HEAD_BYTES = 64 << 10
 HEAD_END = b"\r\n\r\n"
 
 
-class Field(NamedTuple):
-    """One header line; `lower` is its name for comparing, `name` as it was sent."""
-
-    lower: bytes
-    name: bytes
-    value: bytes
+Field = tuple[bytes, bytes, bytes]
+"""One header line: its name in lower case for comparing, its name as sent, its value. Plain, since there are many."""
 
 
 class BadMessage(Exception):
@@ -59,6 +55,9 @@ _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 
 
+_NONE: frozenset[bytes] = frozenset()
+
+
 class _Reader:
     """Collects what llhttp calls back with."""
 
@@ -74,7 +73,7 @@ class _Reader:
     def on_header(self, name: bytes, value: bytes) -> None:
         if value[-1:] in b" \t":
             value = value.rstrip(b" \t")
-        self.fields.append(Field(name.lower(), name, value))
+        self.fields.append((name.lower(), name, value))
 
 
 def read_request_head(raw: bytes) -> RequestHead:
@@ -106,12 +105,17 @@ def read_request_head(raw: bytes) -> RequestHead:
 
 
 def _host(fields: list[Field], minor: int) -> bytes:
-    hosts = [field.value for field in fields if field.lower == b"host"]
-    if not hosts and minor == 0:
+    host = None
+    for lower, _, value in fields:
+        if lower == b"host":
+            if host is not None:
+                raise BadMessage("the request needs exactly one Host header")
+            host = value
+    if host is None and minor == 0:
         return b""
-    if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+    if host is None or not _HOST.fullmatch(host):
         raise BadMessage("the request needs exactly one valid Host header")
-    return hosts[0]
+    return host
 
 
 def read_answer_head(raw: bytes) -> AnswerHead:
@@ -139,20 +143,19 @@ def read_trailers(raw: bytes) -> list[Field]:
     return reader.fields
 
 
-def tokens(fields: list[Field], lower: bytes) -> set[bytes]:
+def tokens(fields: list[Field], name: bytes) -> frozenset[bytes]:
     """The members of a comma-separated list field such as Connection, in lower case."""
-    return {
-        member
-        for field in fields
-        if field.lower == lower
-        for part in field.value.lower().split(b",")
-        if (member := part.strip(b" \t"))
-    }
+    found = _NONE
+    for lower, _, value in fields:
+        if lower == name:
+            members = (member.strip(b" \t") for member in value.lower().split(b","))
+            found |= {member for member in members if member}
+    return found
 
 
-def value_of(fields: list[Field], lower: bytes) -> bytes | None:
+def value_of(fields: list[Field], name: bytes) -> bytes | None:
     """The value of the first field of this name."""
-    for field in fields:
-        if field[0] == lower:
-            return field.value
+    for lower, _, value in fields:
+        if lower == name:
+            return value
     return None

@@ -1,0 +1,78 @@
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import pytest
+
+from elizacloud.errors import NotFound, Unauthenticated, Unavailable
+from elizacloud.model import utc_now
+from elizacloud.relay.access import Access
+from elizacloud.relay.http1.head import RequestHead
+from elizacloud.upstreams import Change, Snapshot, UpstreamTable
+from tests.relay.conftest import AGENT, TOKEN, TOKENS, asleep, upstream
+
+
+@dataclass
+class Link:
+    known: bool = True
+    tokens_honoured: bool = True
+    table: UpstreamTable = field(default_factory=UpstreamTable)
+
+
+@pytest.fixture
+def link() -> Link:
+    link = Link()
+    link.table.replace(Snapshot("e", 1, (upstream(),), (), tuple(TOKENS)))
+    return link
+
+
+def head(authorization: str = f"Bearer {TOKEN}") -> RequestHead:
+    return RequestHead(b"GET", b"/", 1, [(b"authorization", b"Authorization", authorization.encode())], b"x")
+
+
+def test_an_owner_reaches_an_agent_awake_or_asleep(link: Link) -> None:
+    access = Access(link)
+    access.check(head(), AGENT)
+    link.table.apply(Change(2, agents=(asleep(),)))
+    access.check(head(), AGENT)
+
+
+def test_a_token_that_was_seen_before_is_refused_once_revoked(link: Link) -> None:
+    access = Access(link)
+    access.check(head(), AGENT)
+    access.check(head(), AGENT)
+    link.table.apply(Change(2, revoked_tokens=(TOKENS[0].token_id,)))
+    with pytest.raises(Unauthenticated):
+        access.check(head(), AGENT)
+
+
+def test_a_token_that_was_seen_before_is_refused_once_expired(link: Link) -> None:
+    now = [utc_now()]
+    token = replace(TOKENS[0], expires_at=now[0] + timedelta(seconds=10))
+    link.table.apply(Change(2, tokens=(token,)))
+    access = Access(link, lambda: now[0])
+    access.check(head(), AGENT)
+    now[0] += timedelta(seconds=10)
+    with pytest.raises(Unauthenticated):
+        access.check(head(), AGENT)
+
+
+def test_a_token_that_changed_its_owner_counts_as_it_is_now(link: Link) -> None:
+    access = Access(link)
+    access.check(head(), AGENT)
+    link.table.apply(Change(2, tokens=(replace(TOKENS[0], owner_id="other"),)))
+    with pytest.raises(NotFound):
+        access.check(head(), AGENT)
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Basic x", "Bearer", "Bearer  ", TOKEN, f"Bearer {TOKEN} x", f"Bearer {TOKEN}\xe9"]
+)
+def test_other_credentials_are_refused(link: Link, authorization: str) -> None:
+    with pytest.raises(Unauthenticated):
+        Access(link).check(head(authorization), AGENT)
+
+
+def test_without_recent_word_from_the_control_plane_nobody_is_let_in(link: Link) -> None:
+    link.tokens_honoured = False
+    with pytest.raises(Unavailable):
+        Access(link).check(head(), AGENT)
