@@ -170,7 +170,7 @@ async def test_a_token_for_one_agent_reaches_it_and_nothing_else(cloud: Cloud, c
         with pytest.raises(NotFound):
             async with bound.relay("GET", other.agent_id, "/api/health"):
                 pass
-    await client.revoke_token(token.id)
+    await client.revoke_token(token.token_id)
     async with Client(cloud.url, token.token) as revoked:
         with pytest.raises(Unauthenticated):
             async with revoked.relay("GET", agent.agent_id, "/api/health"):

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,6 +108,7 @@ class _Cloud:
         self._progress = progress
         self._children: Children | None = None
         self._headscale: HeadscaleClient | None = None
+        self._front: socket.socket | None = None
         self.operator_token = data.operator_token(settings)
         data.secret_key(settings)
         self._sockets = {
@@ -119,7 +121,8 @@ class _Cloud:
     async def start(self, group: asyncio.TaskGroup) -> Running:
         """Start every child; return when a request through the front door finds all of them ready."""
         settings, data = self._settings, self._data
-        front = listening_socket(settings.host, settings.port)
+        # Kept for as long as this process lives: connections wait in its queue while the relay is started again.
+        self._front = front = listening_socket(settings.host, settings.port)
         url = settings.public_url or url_of(front)
         tailscaled = (await Binaries.from_settings(settings, self._progress).tailscaled()).path
         server = await obtain(settings, data.control_server, self._progress)
@@ -169,6 +172,8 @@ class _Cloud:
             await self._children.stop()
         if self._headscale is not None:
             await self._headscale.close()
+        if self._front is not None:
+            self._front.close()
 
     async def _start_server(self, server: SupervisedServer) -> None:
         assert self._children is not None
