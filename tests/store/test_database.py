@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from elizacloud.errors import StoreUnavailable
 from elizacloud.model import AgentSpec, Run
 from elizacloud.store import Outcome, Store, database, listen, sqlite_url
+from elizacloud.store.bell import Bell
 from tests.fakes.store import CELL, HOST, an_agent, created
 from tests.store.conftest import KEY, Open
 
@@ -97,6 +98,32 @@ async def test_a_write_that_waits_too_long_for_its_turn_is_unavailable(
         with pytest.raises(StoreUnavailable, match="too slow or too busy"):
             await store.agents.save(agent, step="s", reason="r")
     assert (await store.agents.save(agent, step="s", reason="r")).revision == 2
+
+
+async def test_writers_of_one_process_take_turns_without_trying(
+    open_store: Open, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT_SECONDS", 0)
+    store = await with_places(await open_store(sqlite_url))
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(created(store, an_agent(f"agent {number}")), name=f"create {number}")
+    assert await store.events.last_sequence() == 20
+
+
+async def test_two_stores_on_one_database_take_turns(open_store: Open, url: str) -> None:
+    """As two control planes on PostgreSQL do, and on SQLite a tool beside the control plane."""
+    stores = [await with_places(await open_store(url)) for _ in range(2)]
+
+    async def write(store: Store, name: str) -> None:
+        agent = await created(store, an_agent(name))
+        for turn in range(10):
+            agent = await store.agents.save(agent, step="turn", reason=str(turn))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(6):
+            group.create_task(write(stores[number % 2], f"agent {number}"), name=f"writer {number}")
+    assert [event.sequence for event in await stores[0].events.after(0)] == list(range(1, 67))
 
 
 async def test_readers_do_not_wait_for_a_writer(store: Store) -> None:
@@ -194,22 +221,24 @@ async def test_a_server_that_hangs_is_unavailable_within_the_deadline(
     await store.ping()
 
 
-async def test_events_are_heard_again_after_the_listener_was_cut(
+async def test_what_was_written_while_the_listener_was_cut_is_heard_when_it_is_back(
     open_store: Open, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "_AGAIN_SECONDS", 0.05)
     ours, theirs = await open_store(postgresql_url), await with_places(await open_store(postgresql_url))
-    with admin(postgresql_url) as server:
-        while not server.execute(b"SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").fetchall():
-            await asyncio.sleep(0)
-        server.execute(
-            b"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
-        )
-    agent = await created(theirs)
-    async with asyncio.timeout(20):
-        async for event in ours.events.subscribe(0, poll_seconds=1000):
-            assert event.agent_id == agent.id
-            break
+    listeners = b"pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+    async with asyncio.timeout(30), aclosing(ours.events.subscribe(0, poll_seconds=1000)) as events:
+        first = await created(theirs)
+        assert (await anext(events)).agent_id == first.id
+        with admin(postgresql_url) as server:
+            while len(server.execute(b"SELECT " + listeners).fetchall()) < 2:
+                await asyncio.sleep(0)
+            monkeypatch.setattr(Bell, "CHANNEL", "a_channel_that_nobody_hears_yet")
+            async with asyncio.TaskGroup() as group:
+                waiting = group.create_task(anext(events), name="next event")
+                second = await created(theirs, an_agent("bob"))
+                server.execute(b"SELECT pg_terminate_backend(pid), " + listeners)
+    assert waiting.result().agent_id == second.id
 
 
 # A control plane that is killed in the middle of writing

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -76,6 +77,22 @@ async def test_a_subscriber_to_an_agent_gets_only_its_events(store: Store) -> No
         await note(store, ada, "x", "y")
         await note(store, bob, "1", "2")
     assert [event.reason for event in task.result()] == ["1", "2"]
+
+
+async def test_an_event_between_a_look_and_the_wait_is_not_missed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await created(store)
+    look = store.events.after
+
+    async def look_and_then_something_happens(sequence: int, *, agent_id: str | None = None) -> Sequence[Event]:
+        found = await look(sequence, agent_id=agent_id)
+        if sequence == 1 and not found:
+            await note(store, agent, "just now")
+        return found
+
+    monkeypatch.setattr(store.events, "after", look_and_then_something_happens)
+    assert [event.reason for event in await take(store, 1, 1)] == ["just now"]
 
 
 async def test_a_long_history_is_read_to_its_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
