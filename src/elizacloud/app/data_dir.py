@@ -29,7 +29,6 @@ from pydantic import SecretStr
 
 from elizacloud.errors import Conflict, Misconfigured
 from elizacloud.settings import Settings
-from elizacloud.store import sqlite_url
 
 FORMAT = 1
 _LONGEST_SOCKET_NAME_BYTES = 48
@@ -45,8 +44,8 @@ class DataDir:
     sockets: Path
 
     @property
-    def database_url(self) -> str:
-        return sqlite_url(self.path / "store.db")
+    def database(self) -> Path:
+        return self.path / "store.db"
 
     @property
     def control_server(self) -> Path:

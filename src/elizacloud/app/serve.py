@@ -31,7 +31,7 @@ from elizacloud.relay.link.hub import Hub
 from elizacloud.relay.link.messages import Activity
 from elizacloud.runtime.process.runtime import ProcessRuntime
 from elizacloud.settings import Settings
-from elizacloud.store import Cipher, Store
+from elizacloud.store import Cipher, Store, sqlite_url
 from elizacloud.upstreams import PeerSeen
 
 OPERATOR = "operator"
@@ -111,7 +111,7 @@ async def _work(headscale: HeadscaleClient, lifecycle: Lifecycle) -> None:
 
 async def _open_store(settings: Settings, data: DataDir) -> Store:
     """The store, migrated, ours, and with this installation's operator token as its only one."""
-    url = settings.database_url.get_secret_value() if settings.database_url else data.database_url
+    url = settings.database_url.get_secret_value() if settings.database_url else sqlite_url(data.database)
     store = await Store.open(url, Cipher(data.secret_key(settings)))
     try:
         await store.installation.ensure(data.installation_id)
