@@ -35,6 +35,22 @@ async def test_the_agents_answer_is_told(cloud: Cloud, status: int, body: bytes,
     assert b"Host: 100.64.0.7:2138" in agent.lines
 
 
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/health?deep=1&x=%20", b"/health?deep=1&x=%20"),
+        ("/x HTTP/1.1\r\nX: y\r\n\r\nGET /", b"/x%20HTTP/1.1%0D%0AX:%20y%0D%0A%0D%0AGET%20/"),
+        ("/gr\N{LATIN SMALL LETTER U WITH DIAERESIS}n", b"/gr%C3%BCn"),
+    ],
+)
+async def test_a_health_path_cannot_leave_the_request_line(cloud: Cloud, path: str, sent: bytes) -> None:
+    agent = health(200, b"{}")
+    cloud.agent(agent)
+    assert (await cloud.worker.probe(upstream(health_path=path), within_seconds=5)).status == 200
+    assert agent.lines[0] == b"GET " + sent + b" HTTP/1.1"
+    assert len(agent.heads) == 1
+
+
 async def test_each_probe_dials(cloud: Cloud) -> None:
     cloud.agent(health(200, b"{}"))
     for _ in range(2):

@@ -616,6 +616,8 @@ async def test_a_sleeping_agent_is_woken_once(cloud: Cloud) -> None:
     for client in clients:
         client.send(request())
     await until(lambda: cloud.metrics.in_flight == 3 and bool(cloud.heard.wakes))
+    cloud.hub.describe([asleep(OTHER_AGENT)])  # other news is no reason to ask again
+    await cloud.told()
     cloud.hub.publish(upstream())
     assert [(await soon(client.answer())).status for client in clients] == [200, 200, 200]
     assert cloud.heard.wakes == [AGENT]

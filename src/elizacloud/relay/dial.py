@@ -32,7 +32,8 @@ class LocalApiDialer:
             transport, dialling = await loop.create_unix_connection(_Dialling, self._socket)
         except OSError as error:
             raise TailnetUnavailable(
-                f"cannot reach the tailnet: tailscaled does not answer ({error.strerror}); is it running?"
+                f"cannot reach the tailnet: tailscaled does not answer ({error.strerror}); is it running?",
+                retry_after_seconds=2,
             ) from error
         transport.write(dial_request(ip, port))
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from elizacloud.errors import Error
 from elizacloud.relay.http1.framing import Framing
@@ -17,6 +18,8 @@ from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.upstreams import Probe, Upstream
 
 _BODY_LIMIT_BYTES = 64 << 10
+_PATH_CHARACTERS = "/?&=%:@!$'()*+,;~"
+"""All else in an owner's health path is percent-encoded: it must not end the request line."""
 
 
 FindPath = Callable[[str], Awaitable[None]]
@@ -47,7 +50,7 @@ async def _ask(connection: UpstreamConnection, upstream: Upstream) -> Probe:
     if connection.closed:
         return Probe(None, error="the agent closed the connection: nothing listens on its port yet")
     connection.write(
-        f"GET {upstream.health_path} HTTP/1.1\r\nHost: {upstream.ip}:{upstream.port}\r\n"
+        f"GET {quote(upstream.health_path, safe=_PATH_CHARACTERS)} HTTP/1.1\r\nHost: {upstream.ip}:{upstream.port}\r\n"
         f"Authorization: Bearer {upstream.agent_token.get_secret_value()}\r\nAccept: application/json\r\n"
         f"User-Agent: elizacloud-relay\r\nConnection: close\r\n\r\n".encode("ascii")
     )

@@ -82,6 +82,8 @@ class Reach:
         self._begun: Counter[str] = Counter()
         """Requests since the last report."""
         self._held: Counter[str] = Counter()
+        self._woken: set[str] = set()
+        """Agents that the control plane was asked to wake, until nobody waits for them any more."""
         self._news: asyncio.Event | None = None
 
     # Which upstream
@@ -111,6 +113,7 @@ class Reach:
             self._held[agent_id] -= 1
             if not self._held[agent_id]:
                 del self._held[agent_id]
+                self._woken.discard(agent_id)
 
     def _check_coming_up(self, agent_id: str) -> None:
         """Raise unless waiting makes sense."""
@@ -122,7 +125,8 @@ class Reach:
                 raise self._why_not(agent_id)
             return
         known = self._table.agents.get(agent_id)
-        if known is not None and known.wakeable and self._held[agent_id] == 1:
+        if known is not None and known.wakeable and agent_id not in self._woken:
+            self._woken.add(agent_id)
             self._waker.tell_wake(agent_id)
         if known is None or not (known.wakeable or known.state in _COMING_UP):
             raise self._why_not(agent_id)

@@ -24,7 +24,7 @@ from elizacloud.relay.http1.framing import Kind, request_framing
 from elizacloud.relay.http1.head import HEAD_END, MAX_HEAD_BYTES, BadMessage, RequestHead, read_request_head, tokens
 
 _HELD_BYTES = 64 << 10
-_DISCARD_SECONDS = 2.0
+_DISCARD_SECONDS = 5.0
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _NO_METHOD = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 
