@@ -41,6 +41,7 @@ class World:
         runtime._joins = self.node_joins
         self.relays = FakeRelays(self.reach)
         self.relays_see = True
+        self.join_seconds = JOIN_SECONDS
         self.answers = Probe(200, True)
         self.settings = Settings(**settings)
         self.lifecycle = self.new_lifecycle()
@@ -84,19 +85,17 @@ class World:
     async def until(self, agent_id: str, state: State | Callable[[Agent], bool], *, within: float = 600) -> Record:
         """The agent once it is there; fails with what it is when the virtual time is up."""
         met = (lambda agent: agent.state is state) if isinstance(state, State) else state
-        events = self.store.events.subscribe(0, agent_id=agent_id, poll_seconds=1)
         try:
             async with asyncio.timeout(within):
-                async for _ in _with_polls(events):
+                while True:
+                    written = self.store._bell.waiter(agent_id)
                     record = await self.record(agent_id)
                     if met(record.agent):
                         return record
+                    await written.wait(within)
         except TimeoutError:
             record = await self.record(agent_id)
             raise AssertionError(f"it is {record.agent.state} ({record.agent.failure}) after {within} s") from None
-        finally:
-            await events.aclose()  # type: ignore[attr-defined]
-        raise AssertionError("the events ended")
 
     async def ready(self, name: str = "ada", **arguments: Any) -> Record:
         return await self.until((await self.create(name, **arguments)).record.agent.id, State.READY)
@@ -136,7 +135,7 @@ class World:
         task.add_done_callback(self._joining.discard)
 
     async def _join(self, spec: InstanceSpec, secrets: InstanceSecrets) -> None:
-        await _pass(JOIN_SECONDS)
+        await _pass(self.join_seconds)
         instance = next((i for i in self.instances if i.labels == spec.labels), None)
         if instance is None or instance.phase is not Phase.RUNNING:
             return
@@ -186,13 +185,6 @@ async def _pass(seconds: float) -> None:
     done = loop.create_future()
     loop.call_later(seconds, done.set_result, None)
     await done
-
-
-async def _with_polls(events: AsyncIterator[Any]) -> AsyncIterator[None]:
-    """Once at first, then at every event."""
-    yield None
-    async for _ in events:
-        yield None
 
 
 class Stall:

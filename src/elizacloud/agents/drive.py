@@ -20,7 +20,7 @@ from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps import LOOKS, STEPS, check
 from elizacloud.agents.steps.joining import STEADY_PROBE_SECONDS
-from elizacloud.errors import Conflict, Error, NotFound
+from elizacloud.errors import Conflict, Error, NotFound, Unavailable
 from elizacloud.model import Failure
 from elizacloud.states import Due, State, Step, next_step
 from elizacloud.store import Record
@@ -31,7 +31,8 @@ ACTS_AT_ONCE = 16
 LOOKS_AT_ONCE = 256
 LOOK_SECONDS = 20.0
 """The longest that one look may take; the step itself may be due for as long as the table of states says."""
-_LOST_STORE_MAX_SECONDS = 15.0
+OUTAGE_SECONDS = 15.0
+"""The longest pause before a try after Headscale, the runtime, the relays or the store did not answer."""
 
 
 @dataclass(slots=True)
@@ -116,7 +117,7 @@ class Driver:
             # Not even the failure could be written: nothing is known, so look again, later each time.
             log.warning("cannot drive the agent", agent=agent_id, reason=str(error))
             self._lost[agent_id] = self._lost.get(agent_id, 0) + 1
-            seconds = min(_LOST_STORE_MAX_SECONDS, backoff_seconds(self._lost[agent_id], self._random.random()))
+            seconds = min(OUTAGE_SECONDS, backoff_seconds(self._lost[agent_id], self._random.random()))
         except Exception:
             log.exception("a step has a bug", agent=agent_id)
             seconds = backoff_seconds(10, self._random.random())
@@ -195,6 +196,9 @@ class Driver:
         if isinstance(error, StepFailed):
             attempts, fix = error.attempts or attempts, error.fix
         seconds = error.retry_after_seconds or backoff_seconds(attempts, self._random.random())
+        if isinstance(error, Unavailable):
+            # It comes back for all agents at once, and they with it; one that fails by itself can wait longer.
+            seconds = min(seconds, OUTAGE_SECONDS)
         failure = Failure(
             step=step,
             reason=str(error),
