@@ -1,4 +1,4 @@
-"""`make bench`: create -> joined beside a bare script, join, warm start. One table, printed and saved with the machine's facts."""
+"""`make bench`: create -> joined beside a bare script, join, warm start. One table, printed and saved."""
 
 from __future__ import annotations
 
