@@ -50,9 +50,9 @@ def _ready(agent: Agent) -> str:
 def _failed(agent: Agent) -> str:
     failure = agent.failure
     assert failure is not None
-    tries = "Once" if failure.attempts == 1 else f"{failure.attempts} times"
+    times = "" if failure.attempts == 1 else f" {failure.attempts} times"
     # Steps are named by verbs, so that the name fits into the sentence.
-    told = f"{tries} it failed to {failure.step}: {failure.reason.rstrip('.')}."
+    told = f"It failed{times} to {failure.step}: {failure.reason.rstrip('.')}."
     if failure.retry_at is not None:
         told += f" The next try is at {failure.retry_at:%H:%M:%S} UTC."
     return told + (f" {failure.fix}" if failure.fix else "")

@@ -1,0 +1,153 @@
+"""The diff as a table: what the store, the runtime and Headscale say, and what is found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from elizacloud.agents.reconcile.diff import Finding, Kind, diff
+from elizacloud.agents.reconcile.observe import Outside
+from elizacloud.headscale.protocol import Node, PreAuthKey
+from elizacloud.model import Generation, Run
+from elizacloud.runtime.protocol import Instance, Labels, Phase
+from elizacloud.states import State
+from elizacloud.store import Record
+from tests.fakes.store import an_agent
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+OURS, THEIRS = "inst1", "inst2"
+A, B = "bbbbbbbbbbbbbbbb", "cccccccccccccccc"
+
+
+def tags(agent_id: str = A, installation: str = OURS) -> tuple[str, ...]:
+    return ("tag:agent", f"tag:a-{agent_id}", f"tag:i-{installation}")
+
+
+def record(state: State = State.READY, **changes: Any) -> Record:
+    agent = replace(an_agent(), id=A, state=state, generation=1, run=2, **changes)
+    generation = Generation(
+        A, 1, preauth_key_id="k1", preauth_key_expired=True, node_id="n1", node_key="nk", machine_key="mk",
+        ipv4="100.64.0.1", ipv6="fd7a::1",
+    )  # fmt: skip
+    return Record(agent, generation, Run(A, 1, 2, runtime_ref="r2"))
+
+
+def instance(agent_id: str = A, generation: int = 1, run: int = 2, phase: Phase = Phase.RUNNING) -> Instance:
+    return Instance(f"r{run}", Labels(OURS, agent_id, generation, run), phase)
+
+
+def node(id_: str = "n1", **changes: Any) -> Node:
+    found = Node(
+        id_,
+        "milaidy-x",
+        "x",
+        "nk",
+        "mk",
+        "100.64.0.1",
+        "fd7a::1",
+        tags(),
+        "k1",
+        online=True,
+        last_seen=None,
+        created_at=NOW,
+    )
+    return replace(found, **changes)
+
+
+def key(id_: str = "k1", *, alive: bool = False, agent_id: str = A, installation: str = OURS) -> PreAuthKey:
+    expires_at = NOW + timedelta(minutes=5) if alive else NOW - timedelta(minutes=5)
+    return PreAuthKey(id_, tags(agent_id, installation), reusable=False, used=not alive, expires_at=expires_at)
+
+
+WELL = ((instance(),), (node(),), (key(),))
+
+
+@pytest.mark.parametrize(
+    ("of", "instances", "nodes", "keys", "found"),
+    [
+        pytest.param([record()], *WELL, [], id="all is well"),
+        pytest.param([], (), (), (), [], id="nothing at all"),
+        pytest.param([record()], (), *WELL[1:], [(Kind.INSTANCE_GONE, "r2")], id="instance vanished"),
+        pytest.param(
+            [record()], (instance(phase=Phase.EXITED),), *WELL[1:], [(Kind.INSTANCE_GONE, "r2")], id="instance exited"
+        ),
+        pytest.param([record(external=True)], (), *WELL[1:], [], id="started by hand: no instance is expected"),
+        pytest.param([record(State.STOPPED)], (), *WELL[1:], [], id="stopped: no instance is expected"),
+        pytest.param(
+            [record()], (instance(run=1), instance()), *WELL[1:], [(Kind.OLD_RUN, "r1")], id="an old run is still there"
+        ),
+        pytest.param([record()], (instance(), instance(run=3)), *WELL[1:], [], id="the next run is being created"),
+        pytest.param(
+            [record()], (instance(), instance(run=9)), *WELL[1:], [(Kind.LATER_RUN, "r9")], id="the store went back"
+        ),
+        pytest.param([record(State.DELETING)], (instance(run=1),), *WELL[1:], [], id="being deleted: left to the step"),
+        pytest.param([], (instance(),), (), (), [(Kind.ORPHAN_INSTANCE, "r2")], id="instance of no agent"),
+        pytest.param(
+            [record()], WELL[0], (), (key(),), [(Kind.NODE_GONE, "n1"), (Kind.SPENT_KEY, "k1")][:1], id="node gone"
+        ),
+        pytest.param(
+            [record()],
+            WELL[0],
+            (node(preauth_key_id="k9"),),
+            (),
+            [(Kind.NODE_CHANGED, "n1")],
+            id="node has another key",
+        ),
+        pytest.param(
+            [record()], WELL[0], (node(machine_key="other"),), (), [(Kind.NODE_CHANGED, "n1")], id="another machine"
+        ),
+        pytest.param([record()], WELL[0], (node(tags=("tag:agent",)),), (), [(Kind.NODE_CHANGED, "n1")], id="tag lost"),
+        pytest.param([record()], WELL[0], (node(node_key="new"),), (), [], id="a new node key is its good right"),
+        pytest.param(
+            [record()], WELL[0], (node(ipv4="100.64.0.9"),), (), [(Kind.ADDRESS_CHANGED, "n1")], id="address changed"
+        ),
+        pytest.param(
+            [record()],
+            WELL[0],
+            (node(), node("n2", preauth_key_id="k2")),
+            WELL[2],
+            [(Kind.EXTRA_NODE, "n2")],
+            id="two nodes for one generation",
+        ),
+        pytest.param([record(State.STARTED)], WELL[0], (node("n2"),), (), [], id="a join that is not yet seen"),
+        pytest.param([], (), (node(),), (key(),), [(Kind.ORPHAN_NODE, "n1")], id="node of no agent, its key stays"),
+        pytest.param([], (), (), (key(),), [(Kind.SPENT_KEY, "k1")], id="expired key of no agent"),
+        pytest.param([], (), (), (key(alive=True),), [(Kind.ORPHAN_KEY, "k1")], id="live key of no agent"),
+        pytest.param(
+            [record()],
+            *WELL[:2],
+            (key(), key("k0")),
+            [(Kind.SPENT_KEY, "k0")],
+            id="key of an earlier try of this agent",
+        ),
+        pytest.param([record()], *WELL[:2], (key(alive=True),), [(Kind.LIVE_KEY, "k1")], id="key alive after the join"),
+        pytest.param([record(State.STARTED)], WELL[0], (), (key(alive=True),), [], id="key of a join to come"),
+        pytest.param(
+            [],
+            (),
+            (node(tags=tags(B, THEIRS)), node("n3", tags=("tag:relay",)), node("n4", tags=())),
+            (key(installation=THEIRS),),
+            [],
+            id="what others have is not looked at",
+        ),
+    ],
+)
+def test_what_is_found(
+    of: list[Record],
+    instances: tuple[Instance, ...],
+    nodes: tuple[Node, ...],
+    keys: tuple[PreAuthKey, ...],
+    found: list[tuple[Kind, str]],
+) -> None:
+    findings = diff(of, Outside(instances, nodes, keys), installation_id=OURS, now=NOW)
+    assert [(finding.kind, finding.about) for finding in findings] == found
+    assert all(isinstance(finding, Finding) and finding.agent_id == A for finding in findings)
+
+
+def test_instances_are_repaired_before_nodes_and_nodes_before_keys() -> None:
+    outside = Outside((instance(),), (node(),), (key("k7"),))
+    kinds = [finding.kind for finding in diff([], outside, installation_id=OURS, now=NOW)]
+    assert kinds == [Kind.ORPHAN_INSTANCE, Kind.ORPHAN_NODE, Kind.SPENT_KEY]

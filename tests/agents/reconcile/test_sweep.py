@@ -1,0 +1,102 @@
+"""Whole sweeps over a world with leftovers: what goes, when, and what is never touched."""
+
+from __future__ import annotations
+
+import pytest
+
+from elizacloud.agents.reconcile.diff import Finding, Kind
+from elizacloud.agents.reconcile.repair import repair
+from elizacloud.errors import HeadscaleUnavailable
+from elizacloud.model import AgentSpec
+from elizacloud.runtime.protocol import InstanceSpec, Labels
+from tests.agents.world import INSTALLATION, World
+
+pytestmark = pytest.mark.looptime
+
+STRANGER = "zzzzzzzzzzzzzzzz"
+
+
+async def leave_behind(world: World, *, installation: str = INSTALLATION, agent_id: str = STRANGER) -> None:
+    """An instance, a node and a key of an agent that no store knows."""
+    spec = InstanceSpec(Labels(installation, agent_id, 1, 1), "milaidy-x", "https://hs.test", None, AgentSpec())
+    await world.runtime.create(spec)
+    tags = ("tag:agent", f"tag:a-{agent_id}", f"tag:i-{installation}")
+    key = await world.headscale.create_preauth_key(tags=tags, lifetime_seconds=60)
+    await world.headscale.join(key.value)
+    await world.headscale.create_preauth_key(tags=tags, lifetime_seconds=60)
+
+
+async def test_what_no_agent_owns_goes_after_two_sweeps(world: World) -> None:
+    async with world.running():
+        ready = await world.ready()
+        await leave_behind(world)
+        first = await world.lifecycle.sweeper.sweep()
+        assert first.repair == ()
+        assert len(world.nodes) == 2
+        await world.passes(300)
+    assert [instance.labels.agent_id for instance in world.instances] == [ready.agent.id]
+    assert [node.id for node in world.nodes] == [ready.generation.node_id]
+    assert world.keys == [ready.generation.preauth_key_id]
+
+
+async def test_another_installations_things_are_never_touched(world: World) -> None:
+    await leave_behind(world, installation="inst2")
+    async with world.running():
+        await world.passes(600)
+    assert (len(world.instances), len(world.nodes), len(world.keys)) == (1, 1, 2)
+
+
+async def test_a_dry_run_says_what_it_would_do_and_does_nothing(world: World) -> None:
+    await leave_behind(world)
+    sweeper = world.lifecycle.sweeper
+    await sweeper.sweep()
+    calls = len(world.headscale.calls)
+    await world.passes(10)
+    verdict = await sweeper.sweep(dry_run=True)
+    assert {finding.kind for finding in verdict.repair} == {Kind.ORPHAN_INSTANCE, Kind.ORPHAN_NODE, Kind.ORPHAN_KEY}
+    assert (len(world.instances), len(world.nodes), len(world.keys)) == (1, 1, 2)
+    assert set(world.headscale.calls[calls:]) == {"list_nodes", "list_preauth_keys"}
+
+
+async def test_a_headscale_that_does_not_answer_is_not_an_empty_one(world: World) -> None:
+    async with world.running():
+        ready = await world.ready()
+    world.headscale.down = True
+    await world.passes(10)
+    with pytest.raises(HeadscaleUnavailable):
+        await world.lifecycle.sweeper.sweep()
+    world.headscale.down = False
+    await world.passes(10)
+    assert (await world.lifecycle.sweeper.sweep()).repair == ()
+    assert [node.id for node in world.nodes] == [ready.generation.node_id]
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.ORPHAN_INSTANCE, Kind.ORPHAN_NODE, Kind.EXTRA_NODE, Kind.ORPHAN_KEY, Kind.OLD_RUN]
+)
+async def test_what_belongs_to_an_agent_by_now_is_not_removed(world: World, kind: Kind) -> None:
+    async with world.running():
+        ready = await world.ready()
+    assert ready.run is not None
+    about = {
+        Kind.ORPHAN_INSTANCE: ready.run.runtime_ref,
+        Kind.OLD_RUN: ready.run.runtime_ref,
+        Kind.ORPHAN_KEY: ready.generation.preauth_key_id,
+    }.get(kind, ready.generation.node_id)
+    woken: list[str] = []
+    await repair(world.lifecycle._parts, Finding(kind, ready.agent.id, str(about)), wake=woken.append)
+    assert (len(world.instances), len(world.nodes), len(world.keys), woken) == (1, 1, 1, [])
+
+
+async def test_an_old_run_that_still_lives_is_removed_and_its_volume_stays(world: World) -> None:
+    async with world.running():
+        ready = await world.ready()
+        agent_id = ready.agent.id
+        old = Labels(INSTALLATION, agent_id, 1, 0)
+        held = next(iter(world.runtime._held.values()))
+        world.runtime._held[f"{agent_id}.1.0"] = type(held)(
+            type(held.instance)(f"{agent_id}.1.0", old, held.instance.phase), held.spec
+        )
+        await world.passes(300)
+    assert [instance.labels.run for instance in world.instances] == [1]
+    assert world.runtime.volumes == {(agent_id, 1)}
