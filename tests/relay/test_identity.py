@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import pytest
 
@@ -203,6 +204,19 @@ async def test_while_the_netmap_is_not_known_nothing_is_dialled(cloud: Cloud) ->
     cloud.agent_joined()
     cloud.worker.netmap_changed(())
     assert (await soon(client.answer())).status == 200
+
+
+async def test_a_relay_that_does_not_follow_its_tailnet_says_so(run_dir: Path) -> None:
+    async with Cloud(run_dir).running(wake_hold_seconds=0.05) as cloud:
+        cloud.netmap.lost()
+        assert problem((await cloud.ask(request())).body) == (503, "tailnet_unavailable")
+        assert cloud.metrics.identity_refused == 0
+
+
+async def test_a_node_that_vanished_is_said_after_the_hold(run_dir: Path) -> None:
+    async with Cloud(run_dir).running(wake_hold_seconds=0.05) as cloud:
+        cloud.peers()
+        assert problem((await cloud.ask(request())).body) == (503, "agent_unroutable")
 
 
 async def test_without_a_tailscaled_the_answer_says_so(cloud: Cloud) -> None:

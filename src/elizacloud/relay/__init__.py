@@ -2,16 +2,18 @@
 
 One request, in the order of the modules:
 
-    server.py    a client's connection: requests in, answers out, backpressure, deadlines
-    http1/       reading one head, one body, and deciding where a message ends: pure
-    front.py     which agent, or the API: pure
-    access.py    who asks, and may they: by the rules of auth/
-    exchange.py  one request and its answer
-    hygiene.py   which headers pass, in both directions: pure
-    pool.py      connections to one run of one agent, checked against the netmap
-    upstream.py  one connection to an agent or to the API
-    dial.py      how such a connection is made
-    answers.py   what the relay itself answers
+    server.py       a client's connection: requests in, answers out, backpressure, deadlines
+    http1/          reading one head, one body, and deciding where a message ends: pure
+    front.py        which agent, or the API: pure
+    access.py       who asks, and may they: by the rules of auth/
+    destination.py  an agent or the API, alike to an exchange
+    exchange.py     one request and its answer
+    hygiene.py      which headers pass, in both directions: pure
+    reach.py        which upstream an agent has now, checked against the netmap
+    pool.py         connections to one upstream that wait to be used again
+    upstream.py     one connection to an agent or to the API
+    dial.py         how such a connection is made
+    answers.py      what the relay itself answers
 
-link/ connects a worker to the control plane; worker.py puts all of it together.
+link/ connects a worker to the control plane, probe.py answers its probes; worker.py puts all of it together.
 """

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from elizacloud import states
-from elizacloud.errors import Error, NotFound, Unavailable
+from elizacloud.errors import Error, NotFound, TailnetUnavailable, Unavailable
 from elizacloud.relay.dial import AgentDialer
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.pool import Pool
@@ -134,9 +134,7 @@ class Reach:
     def _why_not(self, agent_id: str) -> Error:
         upstream = self._table.upstreams.get(agent_id)
         if upstream is not None and upstream.routable:
-            reason = mismatch(self._netmap, upstream) or "it came back a moment ago"
-            self._refused_identity(upstream, reason)
-            return _unroutable()
+            return self._refusal(upstream, mismatch(self._netmap, upstream) or "it came back a moment ago")
         known = self._table.agents.get(agent_id)
         if upstream is None and known is None:
             return NotFound(
@@ -172,8 +170,7 @@ class Reach:
         connection = await pool.connect()
         if connection.epoch != pool.epoch or self.ready(upstream.agent_id) is None:
             connection.abort()
-            self._refused_identity(upstream, "the netmap or the table changed during the dial")
-            raise _unroutable()
+            raise self._refusal(upstream, "the netmap or the table changed during the dial")
         return connection
 
     async def dial(self, upstream: Upstream) -> UpstreamConnection:
@@ -198,7 +195,7 @@ class Reach:
         self._metrics.dial_time.observe(asyncio.get_running_loop().time() - began)
         try:
             self._check_identity(upstream)
-        except Unroutable:
+        except Unavailable:
             connection.abort()
             raise
         return connection
@@ -211,12 +208,21 @@ class Reach:
     def _check_identity(self, upstream: Upstream) -> None:
         reason = mismatch(self._netmap, upstream)
         if reason is not None:
-            self._refused_identity(upstream, reason)
-            raise _unroutable()
+            raise self._refusal(upstream, reason)
 
-    def _refused_identity(self, upstream: Upstream, reason: str) -> None:
+    def _refusal(self, upstream: Upstream, reason: str) -> Unavailable:
+        """The error for callers; the reason is for logs, since it may name other nodes."""
+        if not self._netmap.known:
+            return TailnetUnavailable(
+                "cannot reach any agent: the relay is not following its tailnet; is its tailscaled running?",
+                retry_after_seconds=_RETRY_SECONDS,
+            )
         self._metrics.identity_refused += 1
         logger.warning("agent not reached: its peer is not on the tailnet", agent=upstream.agent_id, reason=reason)
+        return Unroutable(
+            "cannot reach the agent: its node is not on the tailnet where it should be; try again in a moment",
+            retry_after_seconds=_RETRY_SECONDS,
+        )
 
     # What changes
 
@@ -294,10 +300,3 @@ class Reach:
 
 def _same_place(one: Upstream, other: Upstream) -> bool:
     return (one.ip, one.port, one.node_id, one.agent_token) == (other.ip, other.port, other.node_id, other.agent_token)
-
-
-def _unroutable() -> Unroutable:
-    return Unroutable(
-        "cannot reach the agent: its node is not on the tailnet where it should be; try again in a moment",
-        retry_after_seconds=_RETRY_SECONDS,
-    )
