@@ -93,7 +93,7 @@ class ProcessRig:
         self.data_dir = directory / "data"
         self.runtime = ProcessRuntime(directory / "run" / "host.sock")
         self.log = LogFile(directory / "host.log")
-        self._tailscaled = tailscaled
+        self.tailscaled = tailscaled
         self._host: Child | None = None
 
     @property
@@ -116,7 +116,7 @@ class ProcessRig:
                 "elizacloud.runtime.process.host",
                 *paths,
                 "--tailscaled",
-                self._tailscaled,
+                self.tailscaled,
                 *options,
             ),
             name="process host",

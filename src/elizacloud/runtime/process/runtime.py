@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -118,7 +119,7 @@ class ProcessRuntime:
             )
         try:
             async with self._session.request(
-                method, f"http://process-host/{path}", data=body, timeout=timeout
+                method, f"http://process-host/{path}", data=io.BytesIO(body) if body else None, timeout=timeout
             ) as response:
                 if response.status >= 400:
                     await _raise(response)
