@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from elizacloud.agents.messages import message
@@ -92,6 +92,14 @@ _VARIABLES: dict[str, Any] = {
     "maxProperties": ENVIRONMENT_MAX_VARIABLES // 2,
     "propertyNames": {"pattern": VARIABLE_PATTERN, "not": {"pattern": RESERVED_PATTERN}},
 }
+
+
+def _whole(value: Any) -> Any:
+    """JSON Schema has one kind of number: 80.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_whole)]
 Value = Annotated[str, Field(json_schema_extra=_NO_NUL)]
 SecretValue = Annotated[SecretStr, Field(json_schema_extra=_NO_NUL)]
 
@@ -114,7 +122,7 @@ class Spec(Request):
     secrets: dict[str, SecretValue] | None = Field(
         None, description="Environment variables that are never shown again.", json_schema_extra=_VARIABLES
     )
-    port: int | None = Field(None, ge=1, le=65535, description="The port that the agent listens on, if it is not 2138.")
+    port: Port | None = Field(None, description="The port that the agent listens on, if it is not 2138.")
     health: str | None = Field(
         None,
         description="Path that answers 200 or 401 when the agent lives; /api/health unless given.",
