@@ -133,6 +133,14 @@ WELL = ((instance(),), (node(),), (key(),))
             [],
             id="what others have is not looked at",
         ),
+        pytest.param(
+            [],
+            (),
+            (node("n5", tags=("tag:relay", f"tag:i-{OURS}")),),
+            (replace(key("k5"), tags=("tag:relay", f"tag:i-{OURS}")),),
+            [],
+            id="our own relay is no agent",
+        ),
     ],
 )
 def test_what_is_found(
