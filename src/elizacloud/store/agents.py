@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +23,8 @@ from elizacloud.store.owners import ensure_owner
 
 _AGENTS, _GENERATIONS, _RUNS = tables.agents, tables.generations, tables.runs
 _LONGEST_PAGE = 1000
+_PORTION = 200
+_Noun = TypeVar("_Noun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,8 @@ class Agents:
 
     async def list_all(self) -> Sequence[Agent]:
         """All agents but those that are gone."""
-        async with self._database.read() as connection:
-            found = await connection.execute(sa.select(_AGENTS).where(tables.LISTED))
-            return [rows.agent_from_row(row, self._cipher) for row in found.mappings()]
+        everything = sa.select(_AGENTS).where(tables.LISTED)
+        return await self._all(everything, lambda row: rows.agent_from_row(row, self._cipher))
 
     async def save(
         self,
@@ -185,8 +186,16 @@ class Agents:
             .select_from(_AGENTS.join(_GENERATIONS, current_generation).outerjoin(_RUNS, current_run))
             .where(condition)
         )
+        return await self._all(query, self._record_from_row)
+
+    async def _all(self, query: sa.Select[Any], noun_from_row: Callable[[rows.Row], _Noun]) -> Sequence[_Noun]:
+        """Read in portions, so that ten thousand rows do not hold up the event loop."""
+        found: list[_Noun] = []
         async with self._database.read() as connection:
-            return [self._record_from_row(row) for row in (await connection.execute(query)).mappings()]
+            result = await connection.stream(query, execution_options={"yield_per": _PORTION})
+            async for portion in result.mappings().partitions():
+                found += [noun_from_row(row) for row in portion]
+        return found
 
     def _record_from_row(self, row: Any) -> Record:
         run = _part(row, _RUNS)
