@@ -10,6 +10,7 @@ import pytest
 
 from elizacloud.agents.backoff import STOPPED_BY_US
 from elizacloud.errors import StoreUnavailable
+from elizacloud.model import AgentSpec
 from elizacloud.states import State, Wanted
 from elizacloud.store import Store
 from elizacloud.upstreams import Probe
@@ -434,22 +435,19 @@ async def test_a_relay_that_is_not_linked_delays_ready_and_loses_nothing(world: 
         await world.until(agent_id, State.READY)
 
 
-async def test_a_burst_of_agents_that_fail_does_not_hold_up_a_healthy_one(store: Store, looptime: Any) -> None:
-    class FailsForSome(FakeRuntime):
+async def test_a_burst_of_agents_that_hang_does_not_hold_up_another_owners(store: Store, looptime: Any) -> None:
+    class HangsForSome(FakeRuntime):
         async def start(self, ref: str, secrets: Any) -> None:
-            if self._get(ref).spec.agent.command == ("bad",):
+            if self._get(ref).spec.agent.command == ("hangs",):
                 await asyncio.get_running_loop().create_future()
             await super().start(ref, secrets)
 
-    world = World(store, FailsForSome())
+    world = World(store, HangsForSome())
     async with world.running():
-        for number in range(10):
-            agent = await world.create(f"bad{number}")
-            await world.lifecycle.operations.change(
-                agent.record.agent.id, ANN, spec=lambda spec: replace(spec, command=("bad",))
-            )
+        for number in range(50):
+            await world.lifecycle.operations.create(ANN, f"bad{number}", AgentSpec(command=("hangs",)))
         before = float(looptime)
-        await world.ready("good")
+        await world.ready("good", owner_id="bob")
         assert looptime < before + 1
 
 

@@ -65,3 +65,10 @@ async def test_two_authorization_headers_are_refused(served: Served) -> None:
     headers = [("Authorization", "Bearer " + served.tokens[ANN])] * 2
     async with served.session.get("http://api/api/v1/agents", headers=headers) as answer:
         assert answer.status == 401
+
+
+async def test_a_misspelt_query_parameter_is_told(served: Served) -> None:
+    answer = await served.call("GET", "/api/v1/agents?limt=1")
+    assert (answer.status, answer.body["code"]) == (422, "unknown_parameter")
+    assert "limit" in answer.body["detail"]
+    assert (await served.call("GET", "/login?code=x", token=None)).status == 200

@@ -28,6 +28,8 @@ from elizacloud.store import Record
 log = structlog.get_logger()
 
 ACTS_AT_ONCE = 16
+ACTS_AT_ONCE_OF_OWNER = 8
+"""So that one owner's agents, all of them slow to start, hold up nobody else's."""
 LOOKS_AT_ONCE = 256
 LOOK_SECONDS = 20.0
 """The longest that one look may take; the step itself may be due for as long as the table of states says."""
@@ -59,6 +61,7 @@ class Driver:
         self._lost: dict[str, int] = {}
         """By agent: how often in a row the store failed it."""
         self._acts = asyncio.Semaphore(ACTS_AT_ONCE)
+        self._acts_of_owner: dict[str, asyncio.Semaphore] = {}
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     def wake(self, agent_id: str, *, suspected: bool = False) -> None:
@@ -164,7 +167,8 @@ class Driver:
                 if due is None:
                     return await check(self._parts, record, suspected=suspected)
                 return await STEPS[due.step](self._parts, record, waiting)
-        async with self._acts, asyncio.timeout(due.within_seconds):
+        of_owner = self._acts_of_owner.setdefault(record.agent.owner_id, asyncio.Semaphore(ACTS_AT_ONCE_OF_OWNER))
+        async with of_owner, self._acts, asyncio.timeout(due.within_seconds):
             if due.via is not None and record.agent.state is not due.via:
                 record = await self._parts.journal.save(record, step=due.step, to=due.via)
             return await STEPS[due.step](self._parts, record, waiting)

@@ -11,13 +11,12 @@ from fastapi.responses import JSONResponse
 from elizacloud.agents.operations import Answer
 from elizacloud.api.idempotency import once
 from elizacloud.api.parts import FromCaller, FromParts
+from elizacloud.api.requests import ChangeAgent, CreateAgent
 from elizacloud.api.schemas import (
     EXAMPLE_ID,
     Agent,
     AgentPage,
     AgentWithEnvironment,
-    ChangeAgent,
-    CreateAgent,
     agent_fields,
     agent_of,
 )

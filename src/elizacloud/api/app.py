@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from elizacloud import __version__
 from elizacloud.agents.containers import Containers
@@ -14,7 +14,7 @@ from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.api import agent_streams, agents, containers, health, openapi, problem, sessions, tokens
 from elizacloud.api.access_log import AccessLog
 from elizacloud.api.limits import BodyLimit
-from elizacloud.api.parts import ApiParts
+from elizacloud.api.parts import ApiParts, known_query
 from elizacloud.api.readiness import Readiness
 from elizacloud.auth.issuing import Tokens
 from elizacloud.auth.login import Logins
@@ -88,6 +88,7 @@ def _app(title: str, description: str, *, documented: bool = True) -> FastAPI:
         openapi_url="/openapi.json" if documented else None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(known_query)],
     )
     problem.install(app)
     openapi.install(app)

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Response
 
 from elizacloud.api.agents import AgentId
 from elizacloud.api.parts import FromContainer, FromContainers
-from elizacloud.api.schemas import Busy, BusyUntil, NewKey, Report, Reported
+from elizacloud.api.requests import Busy, Report
+from elizacloud.api.schemas import BusyUntil, NewKey, Reported
 
 router = APIRouter(tags=["containers"])
 

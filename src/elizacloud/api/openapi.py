@@ -45,7 +45,7 @@ _PROBLEM: dict[str, Any] = {
         }
     ],
 }
-_ALWAYS = (400, 500, 503)
+_ALWAYS = (400, 422, 500, 503)
 _WITH_BODY = (408, 413, 415)
 _METHODS = frozenset({"get", "post", "patch", "put", "delete"})
 
@@ -80,8 +80,6 @@ def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
 
 def _add_problems(path: str, operation: dict[str, Any]) -> None:
     statuses = set(_ALWAYS)
-    if "requestBody" in operation or operation.get("parameters"):
-        statuses |= {422}
     if "requestBody" in operation:
         statuses |= set(_WITH_BODY)
     if operation.get("security"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import SecretStr
 
@@ -17,7 +18,7 @@ from elizacloud.auth.access import OWNER_HEADER, OWNER_ID_PATTERN, Action, actin
 from elizacloud.auth.issuing import Tokens
 from elizacloud.auth.login import Logins
 from elizacloud.auth.tokens import parse_bearer
-from elizacloud.errors import Unauthenticated
+from elizacloud.errors import Invalid, Unauthenticated
 from elizacloud.model import Principal
 from elizacloud.settings import Settings
 from elizacloud.store.idempotency import Idempotency
@@ -104,3 +105,17 @@ def _authorization(request: Request) -> str | None:
             "cannot tell who is calling: the request has two Authorization headers", code="malformed_credential"
         )
     return values[0] if values else None
+
+
+def known_query(request: Request) -> None:
+    """Refuse query parameters that the call does not have, as unknown fields of a body are: so that a typo is told."""
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        return
+    known = {parameter.alias for parameter in route.dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise Invalid(
+                f"cannot use the query parameter {name[:40]!r}: this call has {', '.join(sorted(known)) or 'none'}",
+                code="unknown_parameter",
+            )

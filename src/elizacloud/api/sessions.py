@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from elizacloud.api.login_page import approval_page, approved_page
 from elizacloud.api.parts import FromCaller, FromParts
-from elizacloud.api.schemas import Approval, CliSession
+from elizacloud.api.requests import Approval
+from elizacloud.api.schemas import CliSession
 from elizacloud.auth.access import Action, check_action
 from elizacloud.auth.login import Login
 from elizacloud.errors import Error, Invalid

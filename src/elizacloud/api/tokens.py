@@ -8,10 +8,9 @@ from fastapi import APIRouter, Path, Response
 
 from elizacloud.api.agents import PREFIX, AgentId
 from elizacloud.api.parts import FromCaller, FromParts
+from elizacloud.api.requests import CreateAgentToken, CreateToken
 from elizacloud.api.schemas import (
-    CreateAgentToken,
     CreatedToken,
-    CreateToken,
     Token,
     TokenPage,
     created_token_of,
