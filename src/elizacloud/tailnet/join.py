@@ -116,7 +116,7 @@ class _Attempt:
     async def until_running(self) -> Joined:
         status = await self._api.status()
         if not status.has_node_key:
-            await self._log_in()
+            await self._log_in(has_node_key=False)
         elif not self._prefs.in_force(await self._api.prefs()):
             await self._api.start(prefs=self._prefs.as_json(), auth_key=None)
         async with aclosing(self._api.watch(WATCH_LOGIN)) as events:
@@ -131,7 +131,7 @@ class _Attempt:
                 if state is State.RUNNING:
                     return await self._joined()
                 if state is State.NEEDS_LOGIN and not self._key_used:
-                    await self._log_in()
+                    await self._log_in(has_node_key=status.has_node_key)
         raise TailnetUnavailable("cannot join the tailnet: tailscaled ended; look at its log")
 
     async def _has_netmap(self, *, final: bool) -> None:
@@ -152,11 +152,10 @@ class _Attempt:
             raise TailnetUnavailable("cannot join the tailnet: tailscaled does not know its address yet")
         return Joined(status.node_id, status.ips)
 
-    async def _log_in(self) -> None:
+    async def _log_in(self, *, has_node_key: bool) -> None:
         if self._auth_key is None:
             raise KeyRefused("cannot join the tailnet: there is no node identity and no pre-auth key; mint a new one")
         self._key_used = True
-        has_node_key = (await self._api.status()).has_node_key
         await self._api.start(prefs=self._prefs.as_json(), auth_key=self._auth_key)
         # With a node key `start` logs in by itself; a second login would spend the single-use key twice.
         if not has_node_key:

@@ -158,24 +158,28 @@ async def begin_unit(
         memory_limit=machine.memory_limit,
     )
     daemon.prepare()
-    agent = spawn(
-        spec.agent.command or STUB_AGENT,
-        name=f"agent {spec.labels.agent_id}",
-        env=environment,
-        log=own_log.write,
-        cwd=places.state,
-    )
     tailscaled_log = LogFile(volume.tailscaled_log, max_bytes=TAILSCALED_LOG_BYTES, keep=1)
     try:
+        # First, because the way to the tailnet is the longer one.
         tailscaled = spawn(
             daemon.argv(),
             name=f"tailscaled {spec.labels.agent_id}",
             env=daemon.environment(),
             log=tailscaled_log.write,
         )
+        try:
+            agent = spawn(
+                spec.agent.command or STUB_AGENT,
+                name=f"agent {spec.labels.agent_id}",
+                env=environment,
+                log=own_log.write,
+                cwd=places.state,
+            )
+        except BaseException:
+            await tailscaled.stop(0)
+            raise
     except BaseException:
         tailscaled_log.close()
-        await agent.stop(0)
         raise
     api = LocalApi(volume.tailscaled_socket)
     return Unit(agent, tailscaled, api, own_log=own_log, tailscaled_log=tailscaled_log), listen
