@@ -82,10 +82,18 @@ class Runtime(Protocol):
     """False when instances can reach each other's files; then a second owner is refused."""
 
     async def create(self, spec: InstanceSpec) -> str:
-        """Make the instance and its state volume, not started; return its ref. Repeating it returns the same ref."""
+        """Make the instance and its state volume, not started; return its ref. Repeating it returns the same ref.
+
+        A generation has one instance: that of a later run takes the place of one that has ended, whose ref is then of no
+        more use. Refused, by code: `earlier_run_runs`, `later_run_exists`, `not_ours` (another installation's volume).
+        """
 
     async def start(self, ref: str, secrets: InstanceSecrets) -> None:
-        """Start it; a no-op when it runs already. It joins the tailnet by itself. NotFound if there is none."""
+        """Start it; a no-op when it runs already. It joins the tailnet by itself. NotFound if there is none.
+
+        Refused, by code: `paused` (resume it), `spawn_failed`, `port_in_use`, `secrets_lost` (the runtime was restarted
+        and keeps no owner's secrets: `create` again, then start).
+        """
 
     async def pause(self, ref: str) -> None:
         """Freeze it; its memory stays. A no-op when paused."""
@@ -109,4 +117,7 @@ class Runtime(Protocol):
         """Lines of output without newline: the last `tail` ones, oldest first, then with `follow` new ones for ever."""
 
     def watch(self) -> AsyncIterator[Instance]:
-        """Every change of phase from now on. May miss some when the runtime restarts: a hint beside `list`."""
+        """Every instance as it is, then every change of phase, for ever; begins again when the runtime restarts.
+
+        A hint beside `list`: what happened while the runtime was away is not told.
+        """
