@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.settings import load_settings
@@ -26,6 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
         binaries = Binaries.from_settings(load_settings().settings, progress)
         os.environ["ELIZACLOUD_TAILSCALED_BIN"] = str(asyncio.run(binaries.tailscaled()).path)
         os.environ["ELIZACLOUD_DEVCONTROL_BIN"] = str(asyncio.run(binaries.devcontrol()).path)
+
+
+@pytest.fixture(autouse=True)
+def logs_go_nowhere_special() -> Iterator[None]:
+    """A test that configures logging, as every command does, leaves no trace in the next one."""
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

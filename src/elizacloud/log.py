@@ -27,7 +27,7 @@ def configure_logging(*, level: str = "info", json: bool | None = None, process:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,
     )
     if process:
         structlog.contextvars.bind_contextvars(process=process)
