@@ -67,7 +67,7 @@ def test_policy_lives_in_the_database_and_addresses_are_random() -> None:
     document = rendered()
     assert document["policy"] == {"mode": "database"}
     assert document["prefixes"]["allocation"] == "random"
-    assert document["tuning"] == {"node_store_batch_timeout": "20ms", "batch_change_delay": "50ms"}
+    assert document["tuning"] == {"node_store_batch_timeout": "10ms", "batch_change_delay": "10ms"}
 
 
 def test_every_path_is_in_the_directory_also_with_odd_names() -> None:

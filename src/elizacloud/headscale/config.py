@@ -78,7 +78,7 @@ def _document(config: ServerConfig) -> dict[str, Any]:
         "policy": {"mode": "database"},
         "dns": {"magic_dns": False, "override_local_dns": False, "base_domain": ""},
         # A join waits for four ticks of the node store one after another, 500 ms each by default.
-        "tuning": {"node_store_batch_timeout": "20ms", "batch_change_delay": "50ms"},
+        "tuning": {"node_store_batch_timeout": "10ms", "batch_change_delay": "10ms"},
         "log": {"level": "info", "format": "text"},
         "logtail": {"enabled": False},
         "taildrop": {"enabled": False},
