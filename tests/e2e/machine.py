@@ -27,8 +27,9 @@ async def machine(environment: Mapping[str, str]) -> AsyncIterator[Path]:
     key.write_text(environment["HEADSCALE_AUTH_KEY"])
     try:
         async with spawn(daemon.argv(), name="tailscaled", env=daemon.environment(), log=log.write):
-            up = [binary, f"--socket={daemon.socket}", "up", f"--login-server={daemon.join_url}", "--timeout=30s"]
-            up += [f"--auth-key=file:{key}", f"--hostname=milaidy-{environment['CONTAINER_ID']}", "--accept-dns=false"]
+            up: list[str | Path] = [binary, f"--socket={daemon.socket}", "up", "--timeout=30s"]
+            up += [f"--login-server={daemon.join_url}", "--accept-dns=false"]
+            up += [f"--auth-key=file:{key}", f"--hostname=milaidy-{environment['CONTAINER_ID']}"]
             cli = spawn(up, name="tailscale up", env={**daemon.environment(), "TS_BE_CLI": "1"}, log=log.write)
             assert (await cli.wait()).clean, log.recent()
             await cli.stop()

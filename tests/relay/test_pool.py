@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -28,7 +29,7 @@ class Dialled:
 
     def __init__(self) -> None:
         self.count = 0
-        self.before_it_connects = lambda: None
+        self.before_it_connects: Callable[[], None] = lambda: None
 
     async def __call__(self) -> UpstreamConnection:
         self.count += 1

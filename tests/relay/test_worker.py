@@ -27,7 +27,8 @@ from tests.relay.conftest import (
     upstream,
 )
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 CHUNKED = "Transfer-Encoding: chunked\r\n"
 
 

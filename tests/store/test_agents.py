@@ -3,6 +3,7 @@ import base64
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -284,7 +285,7 @@ async def test_a_page_is_read_from_an_index_without_those_that_are_gone(
     open_store: Open, sqlite_url: str, owner_id: str | None
 ) -> None:
     store = await open_store(sqlite_url)
-    statements: list[tuple[str, object]] = []
+    statements: list[tuple[str, tuple[Any, ...]]] = []
     engine = store._database._reader.sync_engine
     sa.event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2:4]))
     at = "2026-01-01T00:00:00+00:00"

@@ -5,8 +5,8 @@ import io
 import json
 from collections.abc import AsyncIterator
 
-import aiohttp
 import pytest
+from yarl import URL
 
 from tests.stub_agent.support import TOKEN, agent_client, cloud_config, local_config
 
@@ -152,7 +152,7 @@ async def test_a_json_body_over_one_mebibyte_is_413_and_the_connection_lives_on(
 
 async def test_echo_reports_what_arrived_exactly() -> None:
     async with agent_client(cloud_config()) as client:
-        url = aiohttp.client.URL("http://100.64.0.9:2138/api/echo/a%2Fb//c?q=%20&q&r=1", encoded=True)
+        url = URL("http://100.64.0.9:2138/api/echo/a%2Fb//c?q=%20&q&r=1", encoded=True)
         headers = [("X-One", "1"), ("x-two", "2"), ("X-One", "3")]
         async with client.request("PATCH", url, headers=headers, data=b"body") as answer:
             seen = await answer.json()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,7 +41,7 @@ class Events:
 
     async def subscribe(
         self, after: int, *, agent_id: str | None = None, poll_seconds: float = 15
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Every event after that sequence, in order, none left out, for ever; close the iterator to stop.
 
         Woken by writes of this process at once, by those of others through LISTEN, and in any case every `poll_seconds`.

@@ -1,6 +1,7 @@
 import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from elizacloud.relay.link.client import LinkClient
-from elizacloud.relay.link.messages import Activity
+from elizacloud.relay.link.messages import SILENCE_SECONDS, Activity
 from elizacloud.upstreams import PeerSeen, Probe, Upstream
 
 
@@ -86,11 +87,21 @@ def following(run_dir: Path) -> Following:
 
     @asynccontextmanager
     async def run(
-        name: str = "w0", worker: FakeWorker | None = None, **options: float
+        name: str = "w0",
+        worker: FakeWorker | None = None,
+        *,
+        grace: float = 60.0,
+        clock: Callable[[], float] = time.time,
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> AsyncIterator[tuple[LinkClient, FakeWorker]]:
         worker = worker or FakeWorker()
         client = LinkClient(
-            run_dir / "link", run_dir / "table", name=name, offline_grace_seconds=options.pop("grace", 60.0), **options
+            run_dir / "link",
+            run_dir / "table",
+            name=name,
+            offline_grace_seconds=grace,
+            clock=clock,
+            silence_seconds=silence_seconds,
         )
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(client.run(worker), name=f"link of {name}")
