@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -110,10 +111,35 @@ def _checked_host_port(text: str) -> str:
     return text
 
 
+def _listed(value: object) -> object:
+    """One text with commas or blanks between its members, as variables have it, becomes a list."""
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+def _checked_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_checked_origin(origin) for origin in origins)
+
+
+def _checked_origin(text: str) -> str:
+    """As browsers write it: lower case, without the default port, nothing after the host."""
+    parts = urlsplit(text.lower().rstrip("/"))
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.query or parts.path)
+    if not plain or parts.fragment or "*" in text or not text.isascii() or (port is not None and port <= 0):
+        raise ValueError(f"{text!r} is not an origin: use https://app.example.com, exactly, without path or wildcard")
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    default = {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{host}" + ("" if port in (None, default) else f":{port}")
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
 HeadscaleUrl = Annotated[str, AfterValidator(_checked_headscale_url)]
 Url = Annotated[str, AfterValidator(_checked_url)]
 HostPort = Annotated[str, AfterValidator(_checked_host_port)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_origins)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -204,6 +230,10 @@ class Settings(BaseSettings):
     offline_grace_seconds: Seconds = Field(
         3600, description="Relay: how long known tokens are honoured without a control plane."
     )
+    cors_origins: Origins = Field(
+        default_factory=tuple,
+        description="Relay: origins whose pages may call API and agents, as https://app.example.com, with commas between.",
+    )
     drain_seconds: Seconds = Field(
         20, description="How long in-flight requests may take to finish when a process stops."
     )
@@ -246,6 +276,8 @@ class Loaded:
 def _show(value: Any) -> str:
     if isinstance(value, SecretStr):
         return "********"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return "" if value is None else str(value)
 
 

@@ -279,7 +279,7 @@ class Cloud:
         return answer
 
     @asynccontextmanager
-    async def running(self, **options: float) -> AsyncIterator["Cloud"]:
+    async def running(self, **options: object) -> AsyncIterator["Cloud"]:
         settings = WorkerSettings("agents.test", self.run_dir / "api", "cell", **options)  # type: ignore[arg-type]
         self.link = LinkClient(self.run_dir / "link", self.run_dir / "table", name="w0", offline_grace_seconds=60)
         self.worker = Worker(

@@ -68,6 +68,7 @@ async def _run(settings: Settings, data: DataDir) -> None:
             first_byte_timeout_seconds=settings.first_byte_timeout_seconds,
             wake_hold_seconds=settings.wake_hold_seconds,
             drain_seconds=settings.drain_seconds,
+            cors_origins=settings.cors_origins,
         ),
         link,
         watcher.netmap,

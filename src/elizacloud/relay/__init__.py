@@ -4,6 +4,7 @@ One request, in the order of the modules:
 
     server.py       a client's connection: requests in, answers out, backpressure, deadlines
     http1/          reading one head, one body, and deciding where a message ends: pure
+    edge.py         what every answer carries, whose ever it is; cors.py: which origins may read it
     front.py        which agent, or the API: pure
     access.py       who asks, and may they: by the rules of auth/
     destination.py  an agent or the API, alike to an exchange

@@ -23,8 +23,8 @@ class Answer:
     detail: str
     retry_after_seconds: float | None = None
 
-    def encode(self, *, head_only: bool, close: bool) -> bytes:
-        """The whole message; without the body for HEAD."""
+    def encode(self, *, head_only: bool, close: bool, edge_lines: bytes = b"") -> bytes:
+        """The whole message; without the body for HEAD. `edge_lines` are what the edge adds to every answer."""
         title = _title(self.status)
         body = json.dumps(
             {"type": "about:blank", "title": title, "status": self.status, "code": self.code, "detail": self.detail},
@@ -44,7 +44,7 @@ class Answer:
             lines.append(f"Retry-After: {max(1, math.ceil(self.retry_after_seconds))}")
         if close:
             lines.append("Connection: close")
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode()
+        head = ("\r\n".join(lines) + "\r\n").encode() + edge_lines + b"\r\n"
         return head if head_only else head + body
 
 

@@ -18,9 +18,10 @@ from elizacloud.errors import Error
 from elizacloud.relay import hygiene
 from elizacloud.relay.answers import Answer, answer_to
 from elizacloud.relay.destination import Destination
+from elizacloud.relay.edge import Request
 from elizacloud.relay.http1.body import LAST_CHUNK, chunk
 from elizacloud.relay.http1.framing import Framing, Kind
-from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead
+from elizacloud.relay.http1.head import AnswerHead, Field
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.upstream import UpstreamConnection
 
@@ -88,6 +89,7 @@ class Exchange:
         "_head",
         "_outcome",
         "_over",
+        "_request",
         "_request_done",
         "_reused",
         "_status",
@@ -99,13 +101,14 @@ class Exchange:
     def __init__(
         self,
         client: Client,
-        head: RequestHead,
+        request: Request,
         framing: Framing,
         destination: Destination,
         surroundings: Surroundings,
     ) -> None:
         self._client = client
-        self._head = head
+        self._request = request
+        self._head = head = request.head
         self._framing = framing
         self._destination = destination
         self._surroundings = surroundings
@@ -233,7 +236,7 @@ class Exchange:
             head.status,
             head.reason,
         )
-        lines = [status_line, *self._destination.answer_lines(head)]
+        lines = [status_line, *self._destination.answer_lines(head), self._request.edge_lines]
         client = self._client
         self._chunk_answer = False
         if framing.kind is Kind.LENGTH:
@@ -279,7 +282,7 @@ class Exchange:
     def upgraded(self, head: AnswerHead, data: bytes) -> None:
         assert self._upgrade is not None
         self._status = 101
-        lines = self._destination.answer_lines(head)
+        lines = [*self._destination.answer_lines(head), self._request.edge_lines]
         upgrade = hygiene.upgrade_lines(head, self._upgrade)
         self._client.write(b"HTTP/1.1 101 %b\r\n%b%b\r\n" % (head.reason, b"".join(lines), upgrade))
         if data:
@@ -334,7 +337,8 @@ class Exchange:
         if not self._request_done:
             self._client.leave_body()
         close = not self._client.keep_alive
-        self._client.write(answer.encode(head_only=self._head.method == b"HEAD", close=close))
+        head_only = self._head.method == b"HEAD"
+        self._client.write(answer.encode(head_only=head_only, close=close, edge_lines=self._request.edge_lines))
         self._end(answer.code)
         self._client.answered()
 

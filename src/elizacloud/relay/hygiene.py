@@ -194,11 +194,11 @@ def agent_answer(head: AnswerHead, *, by_path: bool) -> list[bytes]:
 
 
 def api_answer(head: AnswerHead) -> list[bytes]:
-    """The end-to-end header lines of the API's answer."""
+    """The end-to-end header lines of the API's answer; CORS is the edge's here too."""
     lines: list[bytes] = []
     named = _named(head.fields)
     for lower, name, value in head.fields:
-        if lower not in _HOP_BY_HOP and lower not in named and lower != b"content-length":
+        if not _stops_after_api(lower) and lower not in named:
             lines += (name, b": ", value, b"\r\n")
     return lines
 
@@ -260,6 +260,11 @@ def _stops_before_agent(lower: bytes) -> bool:
 @lru_cache(maxsize=4096)
 def _stops_after_agent(lower: bytes) -> bool:
     return lower in _HOP_BY_HOP or lower == b"content-length" or lower in _EDGE or lower.startswith(_EDGE_PREFIXES)
+
+
+@lru_cache(maxsize=4096)
+def _stops_after_api(lower: bytes) -> bool:
+    return lower in _HOP_BY_HOP or lower == b"content-length" or lower.startswith(b"access-control-")
 
 
 def _foreign_cookies(value: bytes) -> bytes:

@@ -16,8 +16,10 @@ from typing import cast
 
 from elizacloud.errors import Error
 from elizacloud.relay.answers import Answer, answer_to, answer_to_bad
+from elizacloud.relay.cors import Preflight
 from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.destination import Destinations
+from elizacloud.relay.edge import Edge, Request
 from elizacloud.relay.exchange import Exchange, Surroundings
 from elizacloud.relay.http1.body import Body, body_reader
 from elizacloud.relay.http1.framing import Kind, request_framing
@@ -58,12 +60,14 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_destinations",
         "_draining",
+        "_edge",
         "_exchange",
         "_forwarded_lines",
         "_held",
         "_on_closed",
         "_on_open",
         "_paused",
+        "_request",
         "_searched",
         "_settings",
         "_state",
@@ -75,12 +79,14 @@ class ClientConnection(asyncio.Protocol):
 
     def __init__(
         self,
+        edge: Edge,
         destinations: Destinations,
         surroundings: Surroundings,
         settings: ServerSettings,
         on_open: Callable[[ClientConnection], None],
         on_closed: Callable[[ClientConnection], None],
     ) -> None:
+        self._edge = edge
         self._destinations = destinations
         self._surroundings = surroundings
         self._settings = settings
@@ -93,6 +99,8 @@ class ClientConnection(asyncio.Protocol):
         self._held = b""
         self._searched = 0
         """How much of `_held` is known to hold no end of a head."""
+        self._request: Request | None = None
+        """The present one, from its head to the end of its answer."""
         self._exchange: Exchange | None = None
         self._body: Body | None = None
         self._body_wanted = False
@@ -199,8 +207,7 @@ class ClientConnection(asyncio.Protocol):
 
     def answered(self) -> None:
         unread_body = self._state is State.BODY
-        self._exchange = None
-        self._body = None
+        self._request = self._exchange = self._body = None
         if self.keep_alive and not unread_body:
             self._state = State.HEAD
             self._searched = 0
@@ -291,15 +298,19 @@ class ClientConnection(asyncio.Protocol):
         framing = request_framing(head)
         has_body = framing.kind is Kind.CHUNKED or framing.length > 0
         self._state = State.BODY if has_body else State.ANSWER
+        request = self._request = self._edge.receive(head)
         try:
+            own = self._edge.own_answer(request)
+            if own is not None:
+                self._answer(own)
+                return
             destination = self._destinations.find(head, self._forwarded_lines)
         except Error as error:
-            self._surroundings.metrics.requests["none", error.reason] += 1
-            self._answer(answer_to(error), head_only=head.method == b"HEAD")
+            self._answer(answer_to(error))
             return
         self._body = body_reader(framing) if has_body else None
         self._body_wanted = False
-        self._exchange = Exchange(self, head, framing, destination, self._surroundings)
+        self._exchange = Exchange(self, request, framing, destination, self._surroundings)
         self._exchange.start()
 
     def _read_body(self) -> None:
@@ -316,10 +327,14 @@ class ClientConnection(asyncio.Protocol):
 
     # Answers of our own
 
-    def _answer(self, answer: Answer, *, head_only: bool) -> None:
+    def _answer(self, answer: Answer | Preflight) -> None:
+        request = self._request
+        assert request is not None
+        self._surroundings.metrics.requests["none", answer.code] += 1
         if self._state is State.BODY:
             self.keep_alive = False
-        self.write(answer.encode(head_only=head_only, close=not self.keep_alive))
+        head_only = request.head.method == b"HEAD"
+        self.write(answer.encode(head_only=head_only, close=not self.keep_alive, edge_lines=request.edge_lines))
         self.answered()
 
     def _refuse(self, answer: Answer) -> None:
@@ -333,7 +348,8 @@ class ClientConnection(asyncio.Protocol):
             if begun:
                 self.abort()
                 return
-        self.write(answer.encode(head_only=False, close=True))
+        edge_lines = b"" if self._request is None else self._request.edge_lines
+        self.write(answer.encode(head_only=False, close=True, edge_lines=edge_lines))
         self._discard()
 
     def _discard(self) -> None:

@@ -18,8 +18,10 @@ import structlog
 from elizacloud.model import TAG_AGENT
 from elizacloud.relay import probe as probing
 from elizacloud.relay.access import Access
+from elizacloud.relay.cors import Cors
 from elizacloud.relay.destination import Destinations
 from elizacloud.relay.dial import AgentDialer, UnixDialer
+from elizacloud.relay.edge import Edge
 from elizacloud.relay.exchange import Surroundings
 from elizacloud.relay.front import Fronts
 from elizacloud.relay.link.client import LinkClient
@@ -49,6 +51,7 @@ class WorkerSettings:
     first_byte_timeout_seconds: float = 60.0
     wake_hold_seconds: float = 8.0
     drain_seconds: float = 20.0
+    cors_origins: tuple[str, ...] = ()
 
 
 class Worker:
@@ -79,6 +82,7 @@ class Worker:
             hold_seconds=settings.wake_hold_seconds,
         )
         self._api = Pool(UnixDialer(settings.api_socket))
+        self._edge = Edge(Cors(settings.cors_origins))
         self._destinations = Destinations(Fronts(settings.relay_domain), Access(link), self._reach, self._api)
         self._surroundings = Surroundings(self, metrics, settings.first_byte_timeout_seconds)
         self._server_settings = ServerSettings(settings.headers_timeout_seconds)
@@ -164,7 +168,9 @@ class Worker:
     # Clients
 
     def _client(self) -> ClientConnection:
-        return ClientConnection(self._destinations, self._surroundings, self._server_settings, self._came, self._gone)
+        return ClientConnection(
+            self._edge, self._destinations, self._surroundings, self._server_settings, self._came, self._gone
+        )
 
     def _came(self, client: ClientConnection) -> None:
         self._clients.add(client)
