@@ -4,8 +4,10 @@
 
 UV_VERSION := 0.13.8
 UV := .tools/bin/uv
-RUN := $(UV) run --frozen
+RUN := $(UV) run --no-sync
 export UV_PYTHON_DOWNLOADS := never
+# A company's own certificate authority is in the system's store, not in uv's.
+export UV_SYSTEM_CERTS := 1
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,16 +16,20 @@ $(UV):
 	@echo "installing uv $(UV_VERSION) into .tools"
 	@python3 -m venv .tools && .tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-.venv/.installed: $(UV) uv.lock pyproject.toml
+.venv/.product: $(UV) uv.lock pyproject.toml
 	@echo "installing the locked dependencies into .venv"
+	@$(UV) sync --frozen --quiet --no-dev --inexact && touch $@
+
+.venv/.installed: .venv/.product
+	@echo "installing the tools for development into .venv"
 	@$(UV) sync --frozen --quiet --all-groups && touch $@
 
 install: .venv/.installed  ## Install uv and the locked dependencies, here only
 
-demo: .venv/.installed  ## Create an agent on a real tailnet, talk to it through the relay, delete it
+demo: .venv/.product  ## Create an agent on a real tailnet, talk to it through the relay, delete it
 	@$(RUN) python -m scripts.demo
 
-up: .venv/.installed  ## Run the whole cloud on this machine
+up: .venv/.product  ## Run the whole cloud on this machine
 	@$(RUN) elizacloud up
 
 test: .venv/.installed  ## Every test; real tailscaled and WireGuard in the end-to-end part
