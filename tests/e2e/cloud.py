@@ -25,6 +25,9 @@ class Cloud:
     data_dir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp")))
     environment: Mapping[str, str] = field(default_factory=dict)
     port: int = 0
+    python: Path = Path(sys.executable)
+    directory: Path | None = None
+    """Where to run it; here unless given."""
     facts: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
 
@@ -50,7 +53,7 @@ class Cloud:
         return (self.data_dir / "up.log").read_text()
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "elizacloud", *arguments]
+        return [str(self.python), "-m", "elizacloud", *arguments]
 
     def popen(self) -> subprocess.Popen[str]:
         """Start it and do not wait."""
@@ -66,6 +69,7 @@ class Cloud:
                 stderr=log,
                 text=True,
                 start_new_session=True,
+                cwd=self.directory,
                 env={**_inherited(), **self.environment},
             )
 
