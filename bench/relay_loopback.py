@@ -25,6 +25,7 @@ import uvloop
 from pydantic import SecretStr
 
 from elizacloud.auth.tokens import token_sha256
+from elizacloud.cipher import Cipher, new_secret_key
 from elizacloud.model import Scope, agent_tag
 from elizacloud.relay.dial import LocalApiDialer
 from elizacloud.relay.link.client import LinkClient
@@ -68,8 +69,9 @@ async def serve_relay(directory: Path, port: int) -> None:
     netmap.apply({"InitialStatus": {"TailscaleIPs": ["100.64.0.1"], "Peer": {"nodekey:7": peer}}})
     upstream = Upstream(AGENT, "owner", 1, 1, "cell", "7", IP, SecretStr("eca_bench"))
     token = KnownToken("benchbench01", token_sha256(TOKEN), "owner", frozenset({Scope.OWNER}))
-    SnapshotFile(directory / "table").save(Snapshot("e", 1, (upstream,), (), (token,)), time.time())
-    link = LinkClient(directory / "link", directory / "table", name="bench", offline_grace_seconds=3600)
+    cipher = Cipher(new_secret_key())
+    SnapshotFile(directory / "table", cipher).save(Snapshot("e", 1, (upstream,), (), (token,)), time.time())
+    link = LinkClient(directory / "link", directory / "table", cipher, name="bench", offline_grace_seconds=3600)
     settings = WorkerSettings("agents.test", directory / "api", "cell")
     worker = Worker(settings, link, netmap, LocalApiDialer(directory / "tailscaled"), Metrics())
     await worker.run([socket.create_server(("127.0.0.1", port), backlog=1024)])

@@ -25,7 +25,7 @@ from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.worker import Worker, WorkerSettings
 from elizacloud.tailnet.netmap import Netmap
 from elizacloud.upstreams import KnownAgent, KnownToken, Upstream
-from tests.relay.link.conftest import Heard
+from tests.relay.link.conftest import CIPHER, Heard
 
 AGENT = "kagent0000000001"
 OTHER_AGENT = "kagent0000000002"
@@ -281,7 +281,9 @@ class Cloud:
     @asynccontextmanager
     async def running(self, **options: object) -> AsyncIterator["Cloud"]:
         settings = WorkerSettings("agents.test", self.run_dir / "api", "cell", **options)  # type: ignore[arg-type]
-        self.link = LinkClient(self.run_dir / "link", self.run_dir / "table", name="w0", offline_grace_seconds=60)
+        self.link = LinkClient(
+            self.run_dir / "link", self.run_dir / "table", CIPHER, name="w0", offline_grace_seconds=60
+        )
         self.worker = Worker(
             settings, self.link, self.netmap, LocalApiDialer(self.run_dir / "tailscaled"), self.metrics
         )

@@ -8,6 +8,7 @@ import httptools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elizacloud.cipher import Cipher, new_secret_key
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.server import ClientConnection
@@ -55,7 +56,9 @@ class Bench:
     """A worker without sockets: one client connection, upstream connections at will."""
 
     def __init__(self) -> None:
-        link = LinkClient(Path("/nowhere"), Path("/nowhere"), name="w", offline_grace_seconds=60)
+        link = LinkClient(
+            Path("/nowhere"), Path("/nowhere"), Cipher(new_secret_key()), name="w", offline_grace_seconds=60
+        )
         link.table.replace(Snapshot("e", 1, (upstream(),), (), tuple(TOKENS)))
         link._now_heard()
         netmap = Netmap()

@@ -19,6 +19,7 @@ from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.failing import first_error
 from elizacloud.app.listening import listening_socket, url_of
 from elizacloud.app.metrics import serve_metrics
+from elizacloud.cipher import Cipher
 from elizacloud.errors import Misconfigured
 from elizacloud.model import DEFAULT_CELL_ID
 from elizacloud.relay.dial import LocalApiDialer
@@ -53,7 +54,8 @@ async def _run(settings: Settings, data: DataDir) -> None:
     watcher = NetmapWatcher(tailscaled)
     link = LinkClient(
         settings.link_socket or data.sockets / "link.sock",
-        data.relay / "upstreams.json",
+        data.relay / "upstreams.sealed",
+        Cipher(data.secret_key(settings)),
         name=f"{socket.gethostname()}-1",
         offline_grace_seconds=settings.offline_grace_seconds,
     )

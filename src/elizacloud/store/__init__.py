@@ -1,7 +1,7 @@
 """What outlives a process: agents and their history, tokens, claims. One repository a noun, SQLite or PostgreSQL."""
 
+from elizacloud.cipher import Cipher, new_secret_key
 from elizacloud.store.agents import Page, Record
-from elizacloud.store.cipher import Cipher, new_secret_key
 from elizacloud.store.idempotency import Claim, Outcome
 from elizacloud.store.installation import Marks, regressed
 from elizacloud.store.sessions import CliSession

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from elizacloud.cipher import Cipher
 from elizacloud.errors import Conflict, Invalid, NotFound
 from elizacloud.model import Agent, AgentSpec, Event, Generation, Run, is_agent_id
 from elizacloud.states import State, check_move
 from elizacloud.store import rows, tables
 from elizacloud.store.bell import Bell
-from elizacloud.store.cipher import Cipher
 from elizacloud.store.database import Database, upsert
 from elizacloud.store.events import append
 from elizacloud.store.owners import ensure_owner

@@ -16,9 +16,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from elizacloud.cipher import Cipher
 from elizacloud.errors import Invalid
 from elizacloud.store import tables
-from elizacloud.store.cipher import Cipher
 from elizacloud.store.database import Database, insert_or_ignore
 from elizacloud.store.owners import ensure_owner
 

@@ -8,9 +8,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from elizacloud.cipher import Cipher
 from elizacloud.errors import Misconfigured
 from elizacloud.store import tables
-from elizacloud.store.cipher import Cipher
 from elizacloud.store.database import Database, advance, insert_or_ignore
 
 _INSTALLATION = tables.installation

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy.engine import RowMapping
 
+from elizacloud.cipher import Cipher
 from elizacloud.model import Agent, AgentSpec, ApiToken, Event, Failure, Generation, Run, Scope
 from elizacloud.states import State, Wanted
-from elizacloud.store.cipher import Cipher
 
 Row = Mapping[str, Any] | RowMapping
 

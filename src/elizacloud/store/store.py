@@ -11,11 +11,11 @@ from types import TracebackType
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
+from elizacloud.cipher import Cipher
 from elizacloud.errors import Misconfigured
 from elizacloud.model import utc_now
 from elizacloud.store.agents import Agents
 from elizacloud.store.bell import Bell
-from elizacloud.store.cipher import Cipher
 from elizacloud.store.database import Database
 from elizacloud.store.events import Events
 from elizacloud.store.idempotency import Idempotency

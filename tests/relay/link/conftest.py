@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from elizacloud.cipher import Cipher, new_secret_key
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.messages import SILENCE_SECONDS, Activity
 from elizacloud.upstreams import PeerSeen, Probe, Upstream
@@ -78,6 +79,8 @@ def run_dir() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+CIPHER = Cipher(new_secret_key())
+
 Following = Callable[..., AbstractAsyncContextManager[tuple[LinkClient, FakeWorker]]]
 
 
@@ -98,6 +101,7 @@ def following(run_dir: Path) -> Following:
         client = LinkClient(
             run_dir / "link",
             run_dir / "table",
+            CIPHER,
             name=name,
             offline_grace_seconds=grace,
             clock=clock,

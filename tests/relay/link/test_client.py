@@ -3,7 +3,7 @@ from pathlib import Path
 
 from elizacloud.relay.link.hub import Hub
 from elizacloud.relay.link.snapshot import SnapshotFile
-from tests.relay.link.conftest import Following, Heard
+from tests.relay.link.conftest import CIPHER, Following, Heard
 from tests.relay.link.test_messages import TOKEN, UPSTREAM
 
 
@@ -27,7 +27,7 @@ async def test_a_revocation_reaches_the_disk_too(run_dir: Path, following: Follo
         await worker.until(lambda: client.linked)
         hub.revoke_token(TOKEN.token_id)
         await saved(run_dir / "table", revision=2)
-    loaded = SnapshotFile(run_dir / "table").load()
+    loaded = SnapshotFile(run_dir / "table", CIPHER).load()
     assert loaded is not None
     assert loaded[0].tokens == ()
 
@@ -86,5 +86,5 @@ async def test_rubbish_from_the_other_end_is_no_crash(run_dir: Path, following: 
 async def saved(path: Path, *, revision: int) -> None:
     """The table is written by a thread, so this looks until the deadline of the test."""
     async with asyncio.timeout(5):
-        while (loaded := SnapshotFile(path).load()) is None or loaded[0].revision != revision:
+        while (loaded := SnapshotFile(path, CIPHER).load()) is None or loaded[0].revision != revision:
             await asyncio.to_thread(lambda: None)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from elizacloud.cipher import Cipher
 from elizacloud.errors import Invalid
 from elizacloud.processes.backoff import Backoff
 from elizacloud.relay.link import messages
@@ -47,6 +48,7 @@ class LinkClient:
         self,
         socket_path: Path,
         snapshot_path: Path,
+        cipher: Cipher,
         *,
         name: str,
         offline_grace_seconds: float,
@@ -56,7 +58,7 @@ class LinkClient:
         self.table = UpstreamTable()
         self.linked = False
         self._socket_path = socket_path
-        self._file = SnapshotFile(snapshot_path)
+        self._file = SnapshotFile(snapshot_path, cipher)
         self._name = name
         self._grace_seconds = offline_grace_seconds
         self._clock = clock

@@ -1,7 +1,7 @@
-"""The last table on disk (0600, replaced atomically), so that a worker that restarts in an outage still serves.
+"""The last table on disk (0600, sealed, replaced atomically), so that a worker that restarts in an outage still serves.
 
 The file's modification time is when the control plane was last heard: the clock of the offline grace goes on across
-restarts without rewriting the file at every heartbeat.
+restarts without rewriting the file at every heartbeat. It is sealed because the agents' own tokens are in it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from pathlib import Path
 
 import structlog
 
-from elizacloud.errors import Invalid
+from elizacloud.cipher import Cipher
+from elizacloud.errors import Invalid, Misconfigured
 from elizacloud.relay.link.messages import decode_snapshot, encode
 from elizacloud.upstreams import Snapshot
 
 logger = structlog.get_logger()
 
+_PLACE = "the relay's last table"
+
 
 class SnapshotFile:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cipher: Cipher) -> None:
         self._path = path
+        self._cipher = cipher
 
     def save(self, snapshot: Snapshot, heard_at: float) -> None:
         """Replace the file; a reader sees the old content or the new. Raises OSError."""
@@ -32,7 +36,7 @@ class SnapshotFile:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(file.fileno(), 0o600)
-                file.write(encode(snapshot))
+                file.write(self._cipher.seal(encode(snapshot), bound_to=_PLACE))
                 file.flush()
                 os.utime(file.fileno(), (heard_at, heard_at))
                 os.fsync(file.fileno())
@@ -53,9 +57,9 @@ class SnapshotFile:
             with self._path.open("rb") as file:
                 # A time in the future would lengthen the grace, so it counts as now.
                 heard_at = min(os.fstat(file.fileno()).st_mtime, time.time())
-                return decode_snapshot(file.read()), heard_at
+                return decode_snapshot(self._cipher.open(file.read(), bound_to=_PLACE)), heard_at
         except FileNotFoundError:
             return None
-        except (OSError, Invalid) as error:
+        except (OSError, Invalid, Misconfigured) as error:
             logger.error("the last table cannot be used", path=str(self._path), reason=str(error))
             return None

@@ -1,8 +1,9 @@
-"""Secrets at rest: AES-256-GCM, bound to the row they belong to, with room for the next key.
+"""Secrets at rest: AES-256-GCM, bound to the place they belong to, with room for the next key.
 
 A sealed value is `format (1 byte) | key id (4) | nonce (12) | ciphertext and tag`. The key id is the beginning of the
 key's SHA-256, so that values written under an older key are still opened while new ones are written under the newest.
-The associated data names table, row and column: a value that is copied to another row does not open there.
+The associated data names the place (of a store: table, row and column): a value that is copied to another does not open
+there.
 """
 
 from __future__ import annotations
@@ -57,19 +58,17 @@ class Cipher:
         return _FORMAT + self._newest + nonce + sealed
 
     def open(self, sealed: bytes, *, bound_to: str) -> bytes:
-        """Raises Misconfigured when no key that we have opens it, or when it was sealed for another row."""
+        """Raises Misconfigured when no key that we have opens it, or when it was sealed for another place."""
         key = self._keys.get(sealed[1 : 1 + _KEY_ID_BYTES])
         if sealed[:1] != _FORMAT or key is None:
-            raise Misconfigured(
-                "cannot decrypt the store's secrets: they were written with another secret key; restore that key"
-            )
+            raise Misconfigured(f"cannot decrypt {bound_to}: it was written with another secret key; restore that key")
         try:
             return key.decrypt(
                 sealed[_HEAD_BYTES - _NONCE_BYTES : _HEAD_BYTES], sealed[_HEAD_BYTES:], bound_to.encode()
             )
         except InvalidTag as error:
             raise Misconfigured(
-                f"cannot decrypt {bound_to}: the stored value was damaged or moved; restore the database from a backup"
+                f"cannot decrypt {bound_to}: it was damaged or moved; restore it from a backup"
             ) from error
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from elizacloud.cipher import Cipher, new_secret_key
 from elizacloud.errors import Misconfigured
-from elizacloud.store import Cipher, new_secret_key
 
 OLD, NEW = new_secret_key(), new_secret_key()
 
@@ -26,7 +26,7 @@ def test_the_same_value_is_sealed_differently_each_time() -> None:
 
 def test_a_value_moved_to_another_row_does_not_open() -> None:
     cipher = Cipher(NEW)
-    with pytest.raises(Misconfigured, match="cannot decrypt b: the stored value was damaged or moved"):
+    with pytest.raises(Misconfigured, match="cannot decrypt b: it was damaged or moved"):
         cipher.open(cipher.seal(b"x", bound_to="a"), bound_to="b")
 
 
