@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from elizacloud.app.data_dir import DataDir, open_data_dir
+from elizacloud.app.listening import remembered_report_address
 from elizacloud.errors import Conflict, Misconfigured
 from elizacloud.settings import Settings
 
@@ -78,7 +79,7 @@ def test_a_database_without_its_installation_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Misconfigured, match="cannot use the directory"):
+    with pytest.raises(Misconfigured, match=r"cannot use the directory .*: it is not a directory"):
         opened(tmp_path / "file")
 
 
@@ -94,3 +95,31 @@ def test_a_given_secret_wins_over_the_kept_one(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, operator_token=SecretStr("given"))
     assert open_data_dir(settings).operator_token(settings).get_secret_value() == "given"
     assert not (tmp_path / "operator.token").exists()
+
+
+def test_an_empty_store_in_place_of_one_that_was_there_is_refused(tmp_path: Path) -> None:
+    data = opened(tmp_path)
+    data.check_store(is_new=True)
+    data.remember_store()
+    again = opened(tmp_path)
+    assert again.installation_id == data.installation_id
+    again.check_store(is_new=False)
+    with pytest.raises(Misconfigured, match="which is gone; restore it from a backup"):
+        again.check_store(is_new=True)
+
+
+@pytest.mark.parametrize(("content", "why"), [(b"", "empty"), (b"\xff\xfe", "damaged")])
+def test_a_kept_secret_that_is_damaged_is_refused_and_left_alone(tmp_path: Path, content: bytes, why: str) -> None:
+    settings = Settings(data_dir=tmp_path)
+    (tmp_path / "operator.token").write_bytes(content)
+    with pytest.raises(Misconfigured, match=f"operator.token: it is {why}; restore it"):
+        opened(tmp_path).operator_token(settings)
+    assert (tmp_path / "operator.token").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"port": 99999999}', '{"port": null}'])
+def test_a_damaged_report_address_is_chosen_anew(tmp_path: Path, content: str) -> None:
+    (tmp_path / "report-address.json").write_text(content)
+    chosen = remembered_report_address(opened(tmp_path))
+    assert chosen.startswith("127.0.0.1:")
+    assert remembered_report_address(opened(tmp_path)) == chosen

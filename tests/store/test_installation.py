@@ -13,6 +13,12 @@ async def test_a_store_belongs_to_one_installation(store: Store, open_store: Ope
         await store.installation.ensure("two")
 
 
+async def test_a_store_is_new_until_it_has_an_installation(store: Store, open_store: Open, url: str) -> None:
+    assert await store.installation.is_new()
+    await store.installation.ensure("one")
+    assert not await (await open_store(url)).installation.is_new()
+
+
 async def test_another_secret_key_is_refused_at_open(store: Store, open_store: Open, url: str) -> None:
     await store.installation.ensure("one")
     with pytest.raises(Misconfigured, match="written with another secret key; restore that key"):

@@ -1,6 +1,6 @@
 """The data dir: where everything that outlives a process lies, who may hold it, and what it was made with.
 
-    installation.json   format, installation id
+    installation.json   format, installation id, whether there is a store
     secret.key          encrypts secrets at rest              operator.token   the service token of this installation
     store.db            SQLite, unless PostgreSQL is used     run.json         what runs now: url, pids, sockets
     control-server/     Headscale or devcontrol, if ours     relay/           the relay's tailscaled, its last snapshot
@@ -63,6 +63,25 @@ class DataDir:
     def run_file(self) -> Path:
         return self.path / "run.json"
 
+    def check_store(self, *, is_new: bool) -> None:
+        """Misconfigured when there was a store and this one is new: with it, all agents would be swept as nobody's."""
+        if is_new and _read_installation(self._installation)["hasStore"]:
+            raise Misconfigured(
+                f"cannot use an empty store: the data dir {self.path} has one with agents, which is gone; restore it from a "
+                "backup, or begin anew in another data dir",
+                code="store_lost",
+            )
+
+    def remember_store(self) -> None:
+        """From now on `check_store` refuses a new one."""
+        installation = _read_installation(self._installation)
+        if not installation["hasStore"]:
+            write_private(self._installation, json.dumps({**installation, "hasStore": True}) + "\n")
+
+    @property
+    def _installation(self) -> Path:
+        return self.path / "installation.json"
+
     def secret_key(self, settings: Settings) -> SecretStr:
         """The key that encrypts secrets at rest: the setting, else the one made at the first start."""
         if settings.secret_key is not None:
@@ -101,14 +120,13 @@ def private_dir(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         facts = path.stat()
+        if facts.st_uid != os.geteuid():
+            raise Misconfigured(f"cannot use the directory {path}: it belongs to another user; choose another")
+        if stat.S_IMODE(facts.st_mode) & 0o077:
+            path.chmod(0o700)
     except OSError as error:
-        raise Misconfigured(
-            f"cannot use the directory {path}: {error.strerror}; choose another or correct it"
-        ) from error
-    if facts.st_uid != os.geteuid():
-        raise Misconfigured(f"cannot use the directory {path}: it belongs to another user; choose another")
-    if stat.S_IMODE(facts.st_mode) & 0o077:
-        path.chmod(0o700)
+        why = "it is not a directory" if isinstance(error, FileExistsError) else error.strerror
+        raise Misconfigured(f"cannot use the directory {path}: {why}; choose another or correct it") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise Misconfigured(
             f"cannot use the directory {path}: it is not writable; choose another or correct its permissions"
@@ -140,7 +158,9 @@ def _read_installation(file: Path) -> dict[str, Any]:
                 f"cannot use the data dir {file.parent}: it has a database but no {file.name}; restore that file from a backup"
             )
         # Written once: two first starts at the same time are told apart by the locks, and the loser reads this file.
-        write_private(file, json.dumps({"format": FORMAT, "installationId": secrets.token_hex(4)}) + "\n")
+        write_private(
+            file, json.dumps({"format": FORMAT, "installationId": secrets.token_hex(4), "hasStore": False}) + "\n"
+        )
     try:
         installation = json.loads(file.read_text())
         form, installation_id = installation["format"], installation["installationId"]
@@ -152,7 +172,7 @@ def _read_installation(file: Path) -> dict[str, Any]:
         raise Misconfigured(
             f"cannot use the data dir {file.parent}: it was made by a newer version (format {form}, not {FORMAT}); upgrade"
         )
-    return dict(installation)
+    return {"hasStore": False, **installation}
 
 
 def _sockets_dir(path: Path) -> Path:
@@ -166,7 +186,7 @@ def _sockets_dir(path: Path) -> Path:
 def _kept_secret(file: Path, make: Any) -> SecretStr:
     if not file.exists():
         write_private(file, f"{make()}\n")
-    text = file.read_text().strip()
-    if not text:
-        raise Misconfigured(f"cannot use {file}: it is empty; restore it from a backup")
+    text = file.read_bytes().strip().decode(errors="replace")
+    if not text or not text.isascii():
+        raise Misconfigured(f"cannot use {file}: it is {'damaged' if text else 'empty'}; restore it from a backup")
     return SecretStr(text)

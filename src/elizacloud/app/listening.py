@@ -6,10 +6,14 @@ import errno
 import json
 import socket
 
+import structlog
+
 from elizacloud.app.data_dir import DataDir, write_private
 from elizacloud.errors import Misconfigured
 
 BACKLOG = 4096
+
+log = structlog.get_logger()
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -44,10 +48,16 @@ def remembered_report_address(data: DataDir) -> str:
     Another port is taken, for good, when somebody else has it now; agents of the process runtime learn it as they start.
     """
     file = data.path / "report-address.json"
-    port = int(json.loads(file.read_text())["port"]) if file.exists() else 0
+    try:
+        port = int(json.loads(file.read_bytes())["port"])
+    except FileNotFoundError:
+        port = 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("report address is not readable, another is chosen", path=str(file), reason=str(error))
+        port = 0
     try:
         taken = _free_port(port)
-    except OSError:
+    except (OSError, OverflowError):
         taken = _free_port(0)
     if taken != port:
         write_private(file, json.dumps({"port": taken}) + "\n")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import structlog
 
 from elizacloud.app.children import ChildSpec
+from elizacloud.errors import Misconfigured
 from elizacloud.headscale.protocol import Headscale
 from elizacloud.model import TAG_RELAY, installation_tag
 from elizacloud.tailnet.join import Joined, JoinPrefs, KeyRefused, join
@@ -44,6 +46,7 @@ class RelayNode:
             memory_limit=self._memory_limit,
         )
         tailscaled.prepare()
+        _check_state(self._directory / "tailscaled.state")
         return ChildSpec("relay tailscaled", tailscaled.argv(), tailscaled.environment())
 
     async def join(self, headscale: Headscale) -> Joined:
@@ -64,3 +67,15 @@ class RelayNode:
             return joined
         finally:
             await api.close()
+
+
+def _check_state(file: Path) -> None:
+    """tailscaled itself would start with a damaged one, and then refuse every command."""
+    try:
+        json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise Misconfigured(
+            f"cannot use the relay's identity {file}: it is damaged; delete it, and the relay joins as a new node"
+        ) from error

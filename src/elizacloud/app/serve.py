@@ -98,6 +98,7 @@ async def _work(headscale: HeadscaleClient, lifecycle: Lifecycle) -> None:
     failures = 0
     while True:
         try:
+            await headscale.version()  # raises for one that is not supported, before anything is written to it
             await headscale.ensure_user(USER)
             await ensure_policy(headscale)
             break
@@ -114,7 +115,9 @@ async def _open_store(settings: Settings, data: DataDir) -> Store:
     url = settings.database_url.get_secret_value() if settings.database_url else sqlite_url(data.database)
     store = await Store.open(url, Cipher(data.secret_key(settings)))
     try:
+        data.check_store(is_new=await store.installation.is_new())
         await store.installation.ensure(data.installation_id)
+        data.remember_store()
         await _keep_operator_token(store, token_sha256(data.operator_token(settings)))
     except BaseException:
         await store.close()
