@@ -104,24 +104,28 @@ class Children:
             kept.log.close()
 
 
-async def ready_or_exit(kept: Kept, ready: Awaitable[None], *, within_seconds: float) -> None:
-    """Wait until `ready` returns; Unavailable, with the child's last lines, when it exits first or the time is up."""
-    exits = kept.exits
+async def ready_or_exit(children: Sequence[Kept], ready: Awaitable[None], *, within_seconds: float) -> None:
+    """Wait until `ready` returns; Unavailable, with a child's last lines, when one exits first or the time is up.
 
-    async def exited() -> None:
-        while kept.exits == exits:
+    The last of the children is the one that is to become ready; the others are what it needs.
+    """
+
+    async def exited(kept: Kept) -> None:
+        while kept.exits == 0:
             kept.changed.clear()
             await kept.changed.wait()
 
     waiting = asyncio.ensure_future(ready)  # noqa: TID251 - owned and cancelled here
-    dying = asyncio.create_task(exited(), name=f"exit of {kept.name}")
+    dying = {asyncio.create_task(exited(kept), name=f"exit of {kept.name}"): kept for kept in children}
+    tasks: set[asyncio.Future[None]] = {waiting, *dying}
     try:
-        await asyncio.wait({waiting, dying}, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, timeout=within_seconds, return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
             return waiting.result()
-        why = "it exited" if dying.done() else f"it was not ready within {within_seconds:g} s"
+        kept = next((kept for task, kept in dying.items() if task.done()), children[-1])
+        why = "it exited" if kept.exits else f"it was not ready within {within_seconds:g} s"
         raise Unavailable(f"cannot start {kept.name}: {why}; its last lines: {kept.log.recent() or '(none)'}")
     finally:
-        for task in (waiting, dying):
+        for task in tasks:
             task.cancel()
-        await asyncio.wait({waiting, dying})
+        await asyncio.wait(tasks)

@@ -129,7 +129,7 @@ class _Cloud:
         _check_exposure(settings.host, None if isinstance(server, Remote) else server.kind)
         self._children = children = Children(group, data.logs)
 
-        children.keep(self._process_host(tailscaled))
+        process_host = children.keep(self._process_host(tailscaled))
         if isinstance(server, Remote):
             api_url, join_url, kind = server.url, settings.headscale_join_url or server.url, Kind.HEADSCALE
             key, key_setting = self._remote_key(), None
@@ -164,7 +164,8 @@ class _Cloud:
         control_plane = children.keep(self._elizacloud("control plane", "serve", environment))
         await node.join(self._headscale)
         children.keep(self._elizacloud("relay", "relay", environment, listen_fd=front.fileno()))
-        await ready_or_exit(control_plane, _until_ready(url_of(front)), within_seconds=READY_SECONDS)
+        needed = (process_host, control_plane)
+        await ready_or_exit(needed, _until_ready(url_of(front)), within_seconds=READY_SECONDS)
         return Running(url, os.getpid(), api_url, kind, version, data.path, self._sockets)
 
     async def stop(self) -> None:

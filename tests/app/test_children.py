@@ -1,0 +1,40 @@
+"""What `up` says when one of its children does not come up."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from elizacloud.app.children import Children, ChildSpec, ready_or_exit
+from elizacloud.errors import Unavailable
+from elizacloud.settings import child_environment
+
+
+def python(name: str, code: str) -> ChildSpec:
+    return ChildSpec(name, [sys.executable, "-c", code], child_environment())
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_child_that_another_needs_and_that_exits_is_named_with_its_last_words(tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        children = Children(group, tmp_path)
+        needed = children.keep(python("process host", "raise SystemExit('cannot go on: the mark is damaged')"))
+        waiting = children.keep(python("control plane", "import signal; signal.pause()"))
+        with pytest.raises(Unavailable, match=r"cannot start process host: it exited; .*the mark is damaged"):
+            await ready_or_exit((needed, waiting), forever(), within_seconds=30)
+        await children.stop()
+
+
+async def test_the_one_that_is_not_ready_in_time_is_named(tmp_path: Path) -> None:
+    async with asyncio.TaskGroup() as group:
+        children = Children(group, tmp_path)
+        kept = [
+            children.keep(python(name, "import signal; signal.pause()")) for name in ("process host", "control plane")
+        ]
+        with pytest.raises(Unavailable, match=r"cannot start control plane: it was not ready within 0\.1 s"):
+            await ready_or_exit(kept, forever(), within_seconds=0.1)
+        await children.stop()
