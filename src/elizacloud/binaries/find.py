@@ -110,7 +110,8 @@ class Binaries:
             try:
                 binary = await self._checked(kind, override.expanduser().absolute(), Source.SETTING)
             except BinaryUnsupported as error:
-                raise BinaryUnsupported(f"{error} ({variable(kind)} names it: correct or unset that)") from error
+                where = f"--headscale or {variable(kind)}" if kind is Kind.HEADSCALE else variable(kind)
+                raise BinaryUnsupported(f"{error} ({where} names it: correct or unset that)") from error
             if binary.version is None:
                 log.warning("binary tells no version, assumed to be supported", kind=kind, path=str(binary.path))
             return binary

@@ -203,9 +203,10 @@ class HeadscaleClient:
         level = level_of_text(text) or await self._fingerprint(doing)
         if level in DIALECTS:
             return Version(text or f"{level[0]}.{level[1]}", level)
-        found = text or (f"about {level[0]}.{level[1]}" if level else "not Headscale")
+        found = text or (f"about {level[0]}.{level[1]}" if level else "")
+        why = f"its version is {found}" if found else "it tells no version, so it is an old one or not Headscale"
         raise HeadscaleRefused(
-            f"cannot use Headscale at {self._http.url}: its version is {found}, supported are {SUPPORTED};"
+            f"cannot use Headscale at {self._http.url}: {why}, supported are {SUPPORTED};"
             " install one of these or correct ELIZACLOUD_HEADSCALE_API_URL",
             code="headscale_version",
         )
