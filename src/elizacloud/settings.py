@@ -135,11 +135,19 @@ def _checked_origin(text: str) -> str:
     return f"{parts.scheme}://{host}" + ("" if port in (None, default) else f":{port}")
 
 
+def _checked_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(str(ipaddress.ip_network(network)) for network in networks)
+    except ValueError as error:
+        raise ValueError(f"{error}: use addresses or networks as 10.0.0.5 or 10.0.0.0/8") from None
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
 HeadscaleUrl = Annotated[str, AfterValidator(_checked_headscale_url)]
 Url = Annotated[str, AfterValidator(_checked_url)]
 HostPort = Annotated[str, AfterValidator(_checked_host_port)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_origins)]
+Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_networks)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -233,6 +241,13 @@ class Settings(BaseSettings):
     cors_origins: Origins = Field(
         default_factory=tuple,
         description="Relay: origins whose pages may call API and agents, as https://app.example.com, with commas between.",
+    )
+    trusted_proxies: Networks = Field(
+        default_factory=tuple,
+        description="Relay: addresses or networks of proxies in front, whose X-Forwarded-* and X-Request-Id count.",
+    )
+    access_log: float = Field(
+        1, ge=0, le=1, description="Relay: share of requests with a line in the access log: 1 all, 0.01 some, 0 none."
     )
     drain_seconds: Seconds = Field(
         20, description="How long in-flight requests may take to finish when a process stops."

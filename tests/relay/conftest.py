@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
 import socket
 import tempfile
@@ -10,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import uvloop
@@ -18,6 +19,7 @@ from pydantic import SecretStr
 
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.model import Scope, agent_tag, utc_now
+from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.dial import LocalApiDialer
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.hub import Hub
@@ -226,6 +228,7 @@ class Cloud:
         self.hub = Hub("e1", self.heard)
         self.netmap = Netmap()
         self.metrics = Metrics()
+        self.logged: list[str] = []
         self.api = RawAgent(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napi")
         self.worker: Worker
         self.link: LinkClient
@@ -266,6 +269,13 @@ class Cloud:
             while self.link.table.revision != self.hub.snapshot().revision or not self.link.linked:
                 await asyncio.sleep(0)
 
+    async def log_lines(self, count: int) -> list[dict[str, Any]]:
+        """The access log, once it has so many lines."""
+        async with asyncio.timeout(5):
+            while "".join(self.logged).count("\n") < count:
+                await asyncio.sleep(0)
+        return [json.loads(line) for line in "".join(self.logged).splitlines()]
+
     async def client(self) -> RawClient:
         client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port))
         self._clients.append(client)
@@ -285,7 +295,12 @@ class Cloud:
             self.run_dir / "link", self.run_dir / "table", CIPHER, name="w0", offline_grace_seconds=60
         )
         self.worker = Worker(
-            settings, self.link, self.netmap, LocalApiDialer(self.run_dir / "tailscaled"), self.metrics
+            settings,
+            self.link,
+            self.netmap,
+            LocalApiDialer(self.run_dir / "tailscaled"),
+            self.metrics,
+            access_log=AccessLog(settings.access_log, write=self.logged.append),
         )
         self.hub.load([upstream()], [], TOKENS)
         self.agent_joined()

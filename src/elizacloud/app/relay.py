@@ -71,6 +71,8 @@ async def _run(settings: Settings, data: DataDir) -> None:
             wake_hold_seconds=settings.wake_hold_seconds,
             drain_seconds=settings.drain_seconds,
             cors_origins=settings.cors_origins,
+            trusted_proxies=settings.trusted_proxies,
+            access_log=settings.access_log,
         ),
         link,
         watcher.netmap,

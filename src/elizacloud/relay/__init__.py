@@ -4,7 +4,8 @@ One request, in the order of the modules:
 
     server.py       a client's connection: requests in, answers out, backpressure, deadlines
     http1/          reading one head, one body, and deciding where a message ends: pure
-    edge.py         what every answer carries, whose ever it is; cors.py: which origins may read it
+    edge.py         what is known of a request at once, and what every answer carries, whose ever it is; of this,
+                    forwarded.py: who the client is; trace.py: ids; cors.py: which origins may read the answer
     front.py        which agent, or the API: pure
     access.py       who asks, and may they: by the rules of auth/
     destination.py  an agent or the API, alike to an exchange
@@ -15,6 +16,7 @@ One request, in the order of the modules:
     upstream.py     one connection to an agent or to the API
     dial.py         how such a connection is made
     answers.py      what the relay itself answers
+    access_log.py   one line a request, when it is over
 
 link/ connects a worker to the control plane, probe.py answers its probes; worker.py puts all of it together.
 """

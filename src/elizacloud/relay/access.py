@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from elizacloud.auth.access import Action, check_agent, principal_of
 from elizacloud.auth.tokens import parse_bearer, token_sha256
 from elizacloud.errors import NotFound, Unauthenticated, Unavailable
-from elizacloud.model import utc_now
+from elizacloud.model import Scope, utc_now
 from elizacloud.relay.http1.head import RequestHead
 from elizacloud.upstreams import KnownToken, UpstreamTable
 
 _OWNER = b"elizacloud-owner"
+_OWNERS = frozenset({Scope.OWNER, Scope.SERVICE})
 _MAX_SEEN = 1024
 
 
@@ -33,6 +34,15 @@ class Link(Protocol):
     def tokens_honoured(self) -> bool: ...
 
 
+class Caller(NamedTuple):
+    """Who may reach an agent, seen from that agent."""
+
+    owner_id: str
+    """The agent's owner, whose budget the request uses."""
+    is_owner: bool
+    """The token is the owner's own (or a platform's that acts for them), not one that only reaches agents."""
+
+
 class Access:
     def __init__(self, link: Link, now: Callable[[], datetime] = utc_now) -> None:
         self._link = link
@@ -40,8 +50,8 @@ class Access:
         self._seen: dict[str | None, KnownToken] = {}
         """Headers that were hashed before; what counts is whether the table still has the token."""
 
-    def check(self, head: RequestHead, agent_id: str) -> None:
-        """Return if the caller may reach the agent.
+    def check(self, head: RequestHead, agent_id: str) -> Caller:
+        """The caller, who may reach the agent.
 
         Raises Unauthenticated, Forbidden, Invalid, NotFound (also for somebody else's agent), and Unavailable when
         this worker has not heard from the control plane for so long that it cannot tell.
@@ -61,6 +71,7 @@ class Access:
                 f"cannot find an agent {agent_id[:40]}: check the id and the token's owner", code="agent_not_found"
             )
         check_agent(principal, Action.REACH, agent_id=agent_id, agent_owner_id=agent.owner_id, named_owner=named_owner)
+        return Caller(agent.owner_id, not principal.scopes.isdisjoint(_OWNERS))
 
     def _token(self, authorization: str | None, table: UpstreamTable) -> KnownToken | None:
         """The token that the header carries, if the table has it now. Raises Unauthenticated."""

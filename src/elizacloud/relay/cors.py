@@ -37,6 +37,7 @@ class Preflight:
 
     method: bytes
     header_names: bytes
+    status: int = 204
     code: str = "preflight"
 
     def encode(self, *, head_only: bool, close: bool, edge_lines: bytes) -> bytes:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from elizacloud.relay import hygiene
 from elizacloud.relay.access import Access
+from elizacloud.relay.edge import Request
 from elizacloud.relay.front import PATH_PREFIX, Fronts, ToAgent
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, RequestHead
@@ -46,15 +47,14 @@ class Destinations:
         self._reach = reach
         self._api = api
 
-    def find(self, head: RequestHead, forwarded_lines: bytes) -> Destination:
-        """`forwarded_lines` say who the client is. Raises an Error, BadMessage."""
-        front = self._fronts.find(head)
-        if head.host:
-            forwarded_lines += b"X-Forwarded-Host: " + head.host + b"\r\n"
+    def find(self, request: Request) -> Destination:
+        """Notes on the request who asks for which agent. Raises an Error, BadMessage."""
+        front = self._fronts.find(request.head)
         if isinstance(front, ToAgent):
-            self._access.check(head, front.agent_id)
-            return ToAgentDestination(front, self._reach, forwarded_lines)
-        return ToApiDestination(front.target, self._api, forwarded_lines)
+            caller = self._access.check(request.head, front.agent_id)
+            request.agent_id, request.owner_id, request.for_owner = front.agent_id, *caller
+            return ToAgentDestination(front, self._reach, request.forwarded_lines)
+        return ToApiDestination(front.target, self._api, request.forwarded_lines)
 
 
 class ToAgentDestination:

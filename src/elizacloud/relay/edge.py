@@ -5,34 +5,81 @@ The same for agents, for the API and for the relay's own answers: none of it nee
 
 from __future__ import annotations
 
+from time import perf_counter
+
 from elizacloud.relay.answers import Answer
 from elizacloud.relay.cors import Cors, Preflight
+from elizacloud.relay.forwarded import Peer, Proxies
 from elizacloud.relay.http1.head import RequestHead
+from elizacloud.relay.trace import trace_of
+
+_UNREAD = RequestHead(b"", b"", 1, [], b"")
 
 
 class Request:
-    """One request as it came, and `edge_lines`, the header lines that its answer carries."""
+    """One request as it came. `edge_lines` are the header lines that its answer carries, `forwarded_lines` those that
+    tell an agent or the API of the client and the trace. The last three are known once access is granted."""
 
-    __slots__ = ("edge_lines", "head", "origin")
+    __slots__ = (
+        "agent_id",
+        "began_at",
+        "client",
+        "edge_lines",
+        "for_owner",
+        "forwarded_lines",
+        "head",
+        "id",
+        "origin",
+        "owner_id",
+        "trace_id",
+    )
 
-    def __init__(self, head: RequestHead, origin: bytes | None, edge_lines: bytes) -> None:
+    def __init__(
+        self,
+        head: RequestHead,
+        origin: bytes | None,
+        client: str,
+        request_id: bytes,
+        trace_id: bytes,
+        edge_lines: bytes,
+        forwarded_lines: bytes,
+    ) -> None:
         self.head = head
         self.origin = origin
+        self.client = client
+        self.id = request_id
+        self.trace_id = trace_id
         self.edge_lines = edge_lines
+        self.forwarded_lines = forwarded_lines
+        self.began_at = perf_counter()
+        self.agent_id = ""
+        self.owner_id = ""
+        self.for_owner = False
+        """The caller's token is one of the owner's own, not one that only reaches agents."""
 
 
 class Edge:
     """One a worker."""
 
-    def __init__(self, cors: Cors) -> None:
+    def __init__(self, cors: Cors, proxies: Proxies) -> None:
         self._cors = cors
+        self.proxies = proxies
 
-    def receive(self, head: RequestHead) -> Request:
+    def receive(self, head: RequestHead, peer: Peer) -> Request:
         origin = None
         for lower, _, value in head.fields:
             if lower == b"origin":
                 origin = value if origin is None else b""  # two origins are none that we know
-        return Request(head, origin, self._cors.answer_lines(origin))
+        trace = trace_of(head.fields, trusted=peer.trusted)
+        client, forwarded_lines = self.proxies.client(peer, head)
+        edge_lines = self._cors.answer_lines(origin) + b"X-Request-Id: " + trace.request_id + b"\r\n"
+        return Request(
+            head, origin, client, trace.request_id, trace.trace_id, edge_lines, forwarded_lines + trace.lines
+        )
+
+    def unread(self, peer: Peer) -> Request:
+        """Stands for a request whose head cannot be read: it has an id, a client, and nothing else."""
+        return self.receive(_UNREAD, peer)
 
     def own_answer(self, request: Request) -> Answer | Preflight | None:
         """The answer to a request that goes no further; None for all others."""

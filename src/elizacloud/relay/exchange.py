@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Protocol
 
 from elizacloud.errors import Error
 from elizacloud.relay import hygiene
+from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.answers import Answer, answer_to
 from elizacloud.relay.destination import Destination
 from elizacloud.relay.edge import Request
@@ -74,14 +76,17 @@ class Surroundings:
 
     tasks: Tasks
     metrics: Metrics
+    access_log: AccessLog
     first_byte_timeout_seconds: float
 
 
 class Exchange:
     __slots__ = (
-        "_began_at",
+        "_bytes_in",
+        "_bytes_out",
         "_chunk_answer",
         "_client",
+        "_connect_seconds",
         "_connecting",
         "_connection",
         "_destination",
@@ -92,6 +97,7 @@ class Exchange:
         "_request",
         "_request_done",
         "_reused",
+        "_sent_at",
         "_status",
         "_stopped_upload",
         "_surroundings",
@@ -122,16 +128,14 @@ class Exchange:
         self._outcome = ""
         self._chunk_answer = False
         self._over = False
-        self._began_at = 0.0
-
-    @property
-    def answer_begun(self) -> bool:
-        return self._status != 0
+        self._connect_seconds = 0.0
+        self._sent_at = 0.0
+        self._bytes_in = 0
+        self._bytes_out = 0
 
     def start(self) -> None:
         self._destination.began()
         self._surroundings.metrics.in_flight += 1
-        self._began_at = asyncio.get_running_loop().time()
         connection = self._destination.lease()
         if connection is not None:
             self._send(connection, reused=True)
@@ -142,6 +146,7 @@ class Exchange:
         self._connecting = self._surroundings.tasks.spawn(self._connected(), "connect upstream")
 
     async def _connected(self) -> None:
+        began_at = perf_counter()
         try:
             connection = await self._destination.connect()
         except Error as error:
@@ -150,6 +155,7 @@ class Exchange:
             return
         # In the same step of the event loop as the last look at the netmap: no await before the head is written.
         self._connecting = None
+        self._connect_seconds += perf_counter() - began_at
         self._send(connection, reused=False)
 
     def _send(self, connection: UpstreamConnection, *, reused: bool) -> None:
@@ -160,6 +166,7 @@ class Exchange:
             connection.kill("it closed the connection")
             return
         connection.write(self._destination.request_head(self._head, self._framing, self._upgrade))
+        self._sent_at = perf_counter()
         if self._request_done:
             connection.expect_answer(self._surroundings.first_byte_timeout_seconds)
         else:
@@ -170,7 +177,7 @@ class Exchange:
     def body(self, data: bytes) -> None:
         if self._connection is None or self._stopped_upload:
             return
-        self._surroundings.metrics.bytes_in += len(data)
+        self._received(len(data))
         self._connection.write(chunk(data) if self._framing.kind is Kind.CHUNKED else data)
 
     def body_end(self, trailers: list[Field]) -> None:
@@ -184,7 +191,7 @@ class Exchange:
 
     def piped_up(self, data: bytes) -> None:
         if self._connection is not None:
-            self._surroundings.metrics.bytes_in += len(data)
+            self._received(len(data))
             self._connection.write(data)
 
     def client_writable(self, writable: bool) -> None:
@@ -195,7 +202,12 @@ class Exchange:
                 self._connection.pause_reading()
 
     def client_gone(self) -> None:
-        """The client left, or what it sent cannot be read: nothing more is wanted from the upstream."""
+        """The client left: nothing more is wanted from the upstream."""
+        self._let_go()
+        if not self._over:
+            self._end("upgraded" if self._status == 101 else "aborted")
+
+    def _let_go(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -206,8 +218,6 @@ class Exchange:
                 connection.close()
             else:
                 connection.abort()
-        if not self._over:
-            self._end("upgraded" if self._status == 101 else "aborted")
 
     # From the upstream
 
@@ -221,17 +231,18 @@ class Exchange:
         self._status = head.status
         connection = self._connection
         assert connection is not None
-        self._surroundings.metrics.first_byte.observe(asyncio.get_running_loop().time() - self._began_at)
+        came_at = perf_counter()
+        self._surroundings.metrics.first_byte.observe(came_at - self._request.began_at)
         if not self._request_done and (head.status >= 300 or not connection.keep_alive):
             self._stopped_upload = True
             self._client.leave_body()
-        raw = self._answer_head(head, framing)
+        raw = self._answer_head(head, framing, came_at)
         if data:
-            self._surroundings.metrics.bytes_out += len(data)
+            self._sent(len(data))
             raw += chunk(data) if self._chunk_answer else data
         self._client.write(raw)
 
-    def _answer_head(self, head: AnswerHead, framing: Framing) -> bytes:
+    def _answer_head(self, head: AnswerHead, framing: Framing, came_at: float) -> bytes:
         status_line = _STATUS_LINES.get((head.status, head.reason)) or b"HTTP/1.1 %d %b\r\n" % (
             head.status,
             head.reason,
@@ -258,11 +269,16 @@ class Exchange:
             lines.append(b"Connection: close\r\n")
         elif not self._head.minor:
             lines.append(b"Connection: keep-alive\r\n")
-        lines.append(b"\r\n")
+        own = self._sent_at - self._request.began_at - self._connect_seconds + perf_counter() - came_at
+        self._surroundings.metrics.own_time.observe(own)
+        if self._request.for_owner:
+            lines.append(b"Server-Timing: relay;dur=%.3f\r\n\r\n" % (own * 1000))
+        else:
+            lines.append(b"\r\n")
         return b"".join(lines)
 
     def answer_data(self, data: bytes) -> None:
-        self._surroundings.metrics.bytes_out += len(data)
+        self._sent(len(data))
         self._client.write(chunk(data) if self._chunk_answer else data)
 
     def answer_end(self, trailers: list[Field]) -> None:
@@ -290,7 +306,7 @@ class Exchange:
         self._client.become_pipe()
 
     def piped(self, data: bytes) -> None:
-        self._surroundings.metrics.bytes_out += len(data)
+        self._sent(len(data))
         self._client.write(data)
 
     def upstream_lost(self, reason: str) -> None:
@@ -331,7 +347,24 @@ class Exchange:
         else:
             self._client.pause_body()
 
+    def _received(self, size: int) -> None:
+        self._bytes_in += size
+        self._surroundings.metrics.bytes_in += size
+
+    def _sent(self, size: int) -> None:
+        self._bytes_out += size
+        self._surroundings.metrics.bytes_out += size
+
     # The end
+
+    def fail(self, answer: Answer) -> None:
+        """The request cannot go on, by its sender's fault: say so if there still is a way to, and let go of the upstream."""
+        self._let_go()
+        if self._status:
+            self._end(answer.code)
+            self._client.abort()
+        else:
+            self._refuse(answer)
 
     def _refuse(self, answer: Answer) -> None:
         if not self._request_done:
@@ -339,6 +372,7 @@ class Exchange:
         close = not self._client.keep_alive
         head_only = self._head.method == b"HEAD"
         self._client.write(answer.encode(head_only=head_only, close=close, edge_lines=self._request.edge_lines))
+        self._status = answer.status
         self._end(answer.code)
         self._client.answered()
 
@@ -346,5 +380,7 @@ class Exchange:
         self._over = True
         metrics = self._surroundings.metrics
         metrics.in_flight -= 1
-        metrics.requests[self._destination.kind, outcome] += 1
+        kind = self._destination.kind
+        metrics.requests[kind, outcome] += 1
+        self._surroundings.access_log.add(self._request, self._status, outcome, kind, self._bytes_in, self._bytes_out)
         self._destination.ended()

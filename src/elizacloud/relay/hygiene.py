@@ -32,7 +32,7 @@ _HOP_BY_HOP = frozenset(
         b"http2-settings",
     }
 )
-_FRAMING = frozenset({b"content-length", b"host"})
+_OURS = frozenset({b"content-length", b"host", b"traceparent", b"tracestate", b"x-request-id"})
 """Set by us, never copied."""
 
 # Whoever trusts these must have got them from us. Matched with `_` read as `-`, as CGI-like servers do.
@@ -72,7 +72,7 @@ _ORIGIN_CLAIM_PREFIXES = (
 _CREDENTIALS = frozenset({b"authorization", b"x-eliza-auth"})
 
 _EDGE_PREFIXES = (b"access-control-", b"elizacloud-")
-_EDGE = frozenset({b"alt-svc"})
+_EDGE = frozenset({b"alt-svc", b"x-request-id"})
 # What a browser keeps or does for a whole origin; on the path front that origin is the API's.
 _ORIGIN_WIDE = frozenset(
     {
@@ -165,7 +165,7 @@ def api_request(
     lines = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", head.host or b"localhost", b"\r\n"]
     named = _named(head.fields)
     for lower, name, value in head.fields:
-        if lower in _HOP_BY_HOP or lower in _FRAMING or lower in named:
+        if lower in _HOP_BY_HOP or lower in _OURS or lower in named:
             continue
         if _claims_origin(lower) and lower != b"elizacloud-owner":
             continue
@@ -254,7 +254,7 @@ def _claims_origin(lower: bytes) -> bool:
 @lru_cache(maxsize=4096)
 def _stops_before_agent(lower: bytes) -> bool:
     plain = lower.replace(b"_", b"-")
-    return plain in _HOP_BY_HOP or plain in _FRAMING or plain in _CREDENTIALS or _claims_origin(lower)
+    return plain in _HOP_BY_HOP or plain in _OURS or plain in _CREDENTIALS or _claims_origin(lower)
 
 
 @lru_cache(maxsize=4096)
@@ -264,7 +264,7 @@ def _stops_after_agent(lower: bytes) -> bool:
 
 @lru_cache(maxsize=4096)
 def _stops_after_api(lower: bytes) -> bool:
-    return lower in _HOP_BY_HOP or lower == b"content-length" or lower.startswith(b"access-control-")
+    return lower in _HOP_BY_HOP or lower in (b"content-length", b"x-request-id") or lower.startswith(b"access-control-")
 
 
 def _foreign_cookies(value: bytes) -> bytes:

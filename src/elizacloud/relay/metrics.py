@@ -11,21 +11,23 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+_OWN_SECONDS = (0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1)
 
 
 class Histogram:
-    __slots__ = ("_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "_sum")
 
-    def __init__(self) -> None:
-        self._counts = [0] * (len(_SECONDS) + 1)
+    def __init__(self, bounds: tuple[float, ...] = _SECONDS) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
     def family(self, name: str, documentation: str) -> HistogramMetricFamily:
-        bounds = [str(bound) for bound in _SECONDS] + ["+Inf"]
+        bounds = [str(bound) for bound in self._bounds] + ["+Inf"]
         buckets = list(zip(bounds, map(float, accumulate(self._counts)), strict=True))
         return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self._sum)
 
@@ -45,6 +47,7 @@ class Metrics(Collector):
         self.bytes_out = 0
         self.first_byte = Histogram()
         self.dial_time = Histogram()
+        self.own_time = Histogram(_OWN_SECONDS)
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -76,3 +79,6 @@ class Metrics(Collector):
             "elizacloud_relay_first_byte_seconds", "From a request's head to the first byte of its answer"
         )
         yield self.dial_time.family("elizacloud_relay_dial_seconds", "Time to connect to an agent")
+        yield self.own_time.family(
+            "elizacloud_relay_own_seconds", "What the relay itself adds to a request: neither dial nor upstream"
+        )

@@ -21,6 +21,7 @@ from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.destination import Destinations
 from elizacloud.relay.edge import Edge, Request
 from elizacloud.relay.exchange import Exchange, Surroundings
+from elizacloud.relay.forwarded import Peer
 from elizacloud.relay.http1.body import Body, body_reader
 from elizacloud.relay.http1.framing import Kind, request_framing
 from elizacloud.relay.http1.head import HEAD_END, MAX_HEAD_BYTES, BadMessage, RequestHead, read_request_head, tokens
@@ -62,11 +63,11 @@ class ClientConnection(asyncio.Protocol):
         "_draining",
         "_edge",
         "_exchange",
-        "_forwarded_lines",
         "_held",
         "_on_closed",
         "_on_open",
         "_paused",
+        "_peer",
         "_request",
         "_searched",
         "_settings",
@@ -94,7 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self._on_closed = on_closed
         self._transport: asyncio.Transport
         self._deadline: Deadline
-        self._forwarded_lines = b""
+        self._peer: Peer
         self._state = State.HEAD
         self._held = b""
         self._searched = 0
@@ -133,9 +134,8 @@ class ClientConnection(asyncio.Protocol):
         self._deadline.set(self._settings.headers_timeout_seconds)
         self._surroundings.metrics.clients += 1
         self._on_open(self)
-        peer = self._transport.get_extra_info("peername")
-        address = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
-        self._forwarded_lines = f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: http\r\n".encode("ascii")
+        secure = self._transport.get_extra_info("sslcontext") is not None
+        self._peer = self._edge.proxies.peer(self._transport.get_extra_info("peername"), secure=secure)
 
     def data_received(self, data: bytes) -> None:
         if self._state is State.PIPE:
@@ -298,13 +298,13 @@ class ClientConnection(asyncio.Protocol):
         framing = request_framing(head)
         has_body = framing.kind is Kind.CHUNKED or framing.length > 0
         self._state = State.BODY if has_body else State.ANSWER
-        request = self._request = self._edge.receive(head)
+        request = self._request = self._edge.receive(head, self._peer)
         try:
             own = self._edge.own_answer(request)
             if own is not None:
                 self._answer(own)
                 return
-            destination = self._destinations.find(head, self._forwarded_lines)
+            destination = self._destinations.find(request)
         except Error as error:
             self._answer(answer_to(error))
             return
@@ -330,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
     def _answer(self, answer: Answer | Preflight) -> None:
         request = self._request
         assert request is not None
-        self._surroundings.metrics.requests["none", answer.code] += 1
+        self._ended(request, answer)
         if self._state is State.BODY:
             self.keep_alive = False
         head_only = request.head.method == b"HEAD"
@@ -339,18 +339,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, answer: Answer) -> None:
         """What was sent cannot be read: nothing after it can be either."""
-        self._surroundings.metrics.requests["none", answer.code] += 1
-        exchange, self._exchange = self._exchange, None
         self.keep_alive = False
-        if exchange is not None:
-            begun = exchange.answer_begun
-            exchange.client_gone()
-            if begun:
-                self.abort()
-                return
-        edge_lines = b"" if self._request is None else self._request.edge_lines
-        self.write(answer.encode(head_only=False, close=True, edge_lines=edge_lines))
+        if self._exchange is not None:
+            self._exchange.fail(answer)
+            return
+        request = self._request or self._edge.unread(self._peer)
+        self._ended(request, answer)
+        self.write(answer.encode(head_only=False, close=True, edge_lines=request.edge_lines))
         self._discard()
+
+    def _ended(self, request: Request, answer: Answer | Preflight) -> None:
+        self._surroundings.metrics.requests["none", answer.code] += 1
+        self._surroundings.access_log.add(request, answer.status, answer.code, "none")
 
     def _discard(self) -> None:
         self._state = State.DISCARD

@@ -18,11 +18,13 @@ import structlog
 from elizacloud.model import TAG_AGENT
 from elizacloud.relay import probe as probing
 from elizacloud.relay.access import Access
+from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.cors import Cors
 from elizacloud.relay.destination import Destinations
 from elizacloud.relay.dial import AgentDialer, UnixDialer
 from elizacloud.relay.edge import Edge
 from elizacloud.relay.exchange import Surroundings
+from elizacloud.relay.forwarded import Proxies
 from elizacloud.relay.front import Fronts
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.messages import Activity
@@ -52,6 +54,8 @@ class WorkerSettings:
     wake_hold_seconds: float = 8.0
     drain_seconds: float = 20.0
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    access_log: float = 1.0
 
 
 class Worker:
@@ -66,6 +70,7 @@ class Worker:
         metrics: Metrics,
         *,
         find_path: probing.FindPath = probing.no_wait,
+        access_log: AccessLog | None = None,
     ) -> None:
         self._settings = settings
         self._link = link
@@ -82,9 +87,10 @@ class Worker:
             hold_seconds=settings.wake_hold_seconds,
         )
         self._api = Pool(UnixDialer(settings.api_socket))
-        self._edge = Edge(Cors(settings.cors_origins))
+        self._edge = Edge(Cors(settings.cors_origins), Proxies(settings.trusted_proxies))
+        self._access_log = access_log or AccessLog(settings.access_log)
         self._destinations = Destinations(Fronts(settings.relay_domain), Access(link), self._reach, self._api)
-        self._surroundings = Surroundings(self, metrics, settings.first_byte_timeout_seconds)
+        self._surroundings = Surroundings(self, metrics, self._access_log, settings.first_byte_timeout_seconds)
         self._server_settings = ServerSettings(settings.headers_timeout_seconds)
         self._clients: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,6 +105,7 @@ class Worker:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._link.run(self), name="link")
                 tasks.create_task(self._tick(), name="relay tick")
+                tasks.create_task(self._access_log.run(), name="access log")
                 for listener in sockets:
                     self._servers.append(await loop.create_server(self._client, sock=listener))
                 started()

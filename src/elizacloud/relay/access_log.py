@@ -1,0 +1,102 @@
+"""The access log: one JSON line a request, on standard error, when it is over. No query strings, no secrets.
+
+Lines are collected and written a few times a second by a thread, so that a slow reader of the log holds up nobody; when
+it does not come after them, lines are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import sys
+import time
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii as quoted
+from time import perf_counter
+from urllib.parse import unquote
+
+from elizacloud.relay.edge import Request
+
+_WRITE_SECONDS = 0.25
+_MOST_LINES = 20_000
+_LONGEST_PATH = 512
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+# Tokens that someone put into a path, and the path whose last part is what fetches a token.
+_SECRETS = re.compile(r"(?<=/)ec[a-z]{0,2}_[^/]*|(?<=/cli-session/)[^/]+", re.IGNORECASE)
+
+
+def logged_path(target: bytes) -> str:
+    """The path of a target: no query, no fragment, no authority, nothing that looks like a credential of ours."""
+    path = _AUTHORITY.sub("", target.decode("latin-1"), count=1)
+    path = unquote(path.partition("?")[0].partition("#")[0], "latin-1")
+    return _SECRETS.sub("***", path)[:_LONGEST_PATH]
+
+
+def _to_stderr(lines: str) -> None:
+    sys.stderr.write(lines)
+    sys.stderr.flush()
+
+
+class AccessLog:
+    """`share` of the requests get a line: 1 all, 0 none."""
+
+    def __init__(
+        self, share: float, *, write: Callable[[str], None] = _to_stderr, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._share = share
+        self._write = write
+        self._clock = clock
+        self._lines: list[str] = []
+        self._dropped = 0
+        self._some = asyncio.Event()
+        self._second = 0
+        self._second_text = ""
+
+    def add(
+        self, request: Request, status: int, outcome: str, upstream: str, bytes_in: int = 0, bytes_out: int = 0
+    ) -> None:
+        """`status` is 0 when no answer began; `outcome` and `upstream` are those of the metrics."""
+        if self._share < 1 and random.random() >= self._share:
+            return
+        if len(self._lines) >= _MOST_LINES:
+            self._dropped += 1
+            return
+        head = request.head
+        seconds = perf_counter() - request.began_at
+        self._lines.append(
+            f'{{"timestamp":"{self._now()}","event":"request","id":"{request.id.decode()}",'
+            f'"trace":"{request.trace_id.decode()}","client":"{request.client}","method":"{head.method.decode()}",'
+            f'"path":{quoted(logged_path(head.target))},"status":{status},"outcome":"{outcome}","upstream":"{upstream}",'
+            f'"agent":{quoted(request.agent_id)},"owner":{quoted(request.owner_id)},'
+            f'"seconds":{seconds:.6f},"bytes_in":{bytes_in},"bytes_out":{bytes_out}}}\n'
+        )
+        if not self._some.is_set():
+            self._some.set()
+
+    async def run(self) -> None:
+        """Write until cancelled; what is left then is written before this returns."""
+        try:
+            while True:
+                await self._some.wait()
+                await asyncio.sleep(_WRITE_SECONDS)
+                await asyncio.to_thread(self._write, self._take())
+        finally:
+            if left := self._take():
+                self._write(left)
+
+    def _take(self) -> str:
+        self._some.clear()
+        lines, self._lines = self._lines, []
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            lines.append(f'{{"timestamp":"{self._now()}","event":"access log lines dropped","count":{dropped}}}\n')
+        return "".join(lines)
+
+    def _now(self) -> str:
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._second_text}.{int((now - second) * 1000):03}Z"
