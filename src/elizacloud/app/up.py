@@ -33,8 +33,7 @@ from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.failing import first_error
 from elizacloud.app.listening import listening_socket, remembered_report_address, url_of
 from elizacloud.app.relay_node import RelayNode
-from elizacloud.binaries import Binaries, Progress
-from elizacloud.binaries.progress import silent
+from elizacloud.binaries import Binaries, show_progress
 from elizacloud.errors import Misconfigured, Unavailable
 from elizacloud.headscale.bootstrap import bootstrap, ensure_policy
 from elizacloud.headscale.client import USER, HeadscaleClient
@@ -51,23 +50,23 @@ AGENT_MEMORY_LIMIT = "64MiB"
 log = structlog.get_logger()
 
 
-def run(settings: Settings, *, ready_file: Path | None = None, progress: Progress = silent) -> None:
+def run(settings: Settings, *, ready_file: Path | None = None) -> None:
     """Run until SIGINT or SIGTERM. Raises an Error, with nothing left running, when it cannot start."""
     data = open_data_dir(settings)
     data.lock("up", "elizacloud up")
     end_leftovers(data.path / "processes")
     try:
-        asyncio.run(_run(settings, data, ready_file, progress))
+        asyncio.run(_run(settings, data, ready_file))
     except BaseExceptionGroup as group:
         raise first_error(group) from group
 
 
-async def _run(settings: Settings, data: DataDir, ready_file: Path | None, progress: Progress) -> None:
+async def _run(settings: Settings, data: DataDir, ready_file: Path | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    cloud = _Cloud(settings, data, progress)
+    cloud = _Cloud(settings, data)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     async with asyncio.TaskGroup() as group:
@@ -102,10 +101,9 @@ async def _announce(running: Running, cloud: _Cloud, data: DataDir, ready_file: 
 class _Cloud:
     """The children, and what each needs of those before it."""
 
-    def __init__(self, settings: Settings, data: DataDir, progress: Progress) -> None:
+    def __init__(self, settings: Settings, data: DataDir) -> None:
         self._settings = settings
         self._data = data
-        self._progress = progress
         self._children: Children | None = None
         self._headscale: HeadscaleClient | None = None
         self._front: socket.socket | None = None
@@ -124,8 +122,9 @@ class _Cloud:
         # Kept for as long as this process lives: connections wait in its queue while the relay is started again.
         self._front = front = listening_socket(settings.host, settings.port)
         url = settings.public_url or url_of(front)
-        tailscaled = (await Binaries.from_settings(settings, self._progress).tailscaled()).path
-        server = await obtain(settings, data.control_server, self._progress)
+        with show_progress() as progress:
+            tailscaled = (await Binaries.from_settings(settings, progress).tailscaled()).path
+            server = await obtain(settings, data.control_server, progress)
         _check_exposure(settings.host, None if isinstance(server, Remote) else server.kind)
         self._children = children = Children(group, data.logs)
 

@@ -32,7 +32,5 @@ def up(
     settings = load_settings(flags, file=config).settings
     configure_logging(level=settings.log_level, json=settings.log_json, process="up")
     from elizacloud.app.up import run
-    from elizacloud.binaries import show_progress
 
-    with show_progress() as progress:
-        run(settings, ready_file=ready_file, progress=progress)
+    run(settings, ready_file=ready_file)
