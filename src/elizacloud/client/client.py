@@ -224,7 +224,8 @@ class Client:
         return _read(CreatedToken, await self._transport.json("POST", path, body=body))
 
     async def tokens(self) -> AsyncIterator[Token]:
-        async for item in self._items("/api/v1/tokens"):
+        page = _read(Page, await self._transport.json("GET", "/api/v1/tokens"))
+        for item in page.items:
             yield _read(Token, item)
 
     async def revoke_token(self, token_id: str) -> None:
