@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from time import perf_counter
 from urllib.parse import unquote
@@ -26,11 +27,12 @@ _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _SECRETS = re.compile(r"(?<=/)ec[a-z]{0,2}_[^/]*|(?<=/cli-session/)[^/]+", re.IGNORECASE)
 
 
-def logged_path(target: bytes) -> str:
-    """The path of a target: no query, no fragment, no authority, nothing that looks like a credential of ours."""
-    path = _AUTHORITY.sub("", target.decode("latin-1"), count=1)
-    path = unquote(path.partition("?")[0].partition("#")[0], "latin-1")
-    return _SECRETS.sub("***", path)[:_LONGEST_PATH]
+@lru_cache(maxsize=4096)
+def logged_path(path: bytes) -> str:
+    """A target up to its query, as JSON: no fragment, no authority, nothing that looks like a credential of ours."""
+    plain = _AUTHORITY.sub("", path.decode("latin-1"), count=1)
+    plain = unquote(plain.partition("#")[0], "latin-1")
+    return quoted(_SECRETS.sub("***", plain)[:_LONGEST_PATH])
 
 
 def _to_stderr(lines: str) -> None:
@@ -50,8 +52,8 @@ class AccessLog:
         self._lines: list[str] = []
         self._dropped = 0
         self._some = asyncio.Event()
-        self._second = 0
-        self._second_text = ""
+        self._milliseconds = -1
+        self._now_text = ""
 
     def add(
         self, request: Request, status: int, outcome: str, upstream: str, bytes_in: int = 0, bytes_out: int = 0
@@ -63,11 +65,12 @@ class AccessLog:
             self._dropped += 1
             return
         head = request.head
+        path = head.target.partition(b"?")[0]
         seconds = perf_counter() - request.began_at
         self._lines.append(
-            f'{{"timestamp":"{self._now()}","event":"request","id":"{request.id.decode()}",'
-            f'"trace":"{request.trace_id.decode()}","client":"{request.client}","method":"{head.method.decode()}",'
-            f'"path":{quoted(logged_path(head.target))},"status":{status},"outcome":"{outcome}","upstream":"{upstream}",'
+            f'{{"timestamp":"{self._now()}","event":"request","id":"{request.id}",'
+            f'"trace":"{request.trace_id}","client":"{request.client}","method":"{head.method.decode()}",'
+            f'"path":{logged_path(path)},"status":{status},"outcome":"{outcome}","upstream":"{upstream}",'
             f'"agent":{quoted(request.agent_id)},"owner":{quoted(request.owner_id)},'
             f'"seconds":{seconds:.6f},"bytes_in":{bytes_in},"bytes_out":{bytes_out}}}\n'
         )
@@ -94,9 +97,9 @@ class AccessLog:
         return "".join(lines)
 
     def _now(self) -> str:
-        now = self._clock()
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._second_text}.{int((now - second) * 1000):03}Z"
+        milliseconds = int(self._clock() * 1000)
+        if milliseconds != self._milliseconds:
+            self._milliseconds = milliseconds
+            second = time.gmtime(milliseconds // 1000)
+            self._now_text = f"{time.strftime('%Y-%m-%dT%H:%M:%S', second)}.{milliseconds % 1000:03}Z"
+        return self._now_text

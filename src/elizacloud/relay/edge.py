@@ -10,9 +10,10 @@ from time import perf_counter
 from elizacloud.relay.answers import Answer
 from elizacloud.relay.cors import Cors, Preflight
 from elizacloud.relay.forwarded import Peer, Proxies
-from elizacloud.relay.http1.head import RequestHead
-from elizacloud.relay.trace import trace_of
+from elizacloud.relay.http1.head import Field, RequestHead
+from elizacloud.relay.trace import TRACE_FIELDS, new_trace, trace_of
 
+_READ_HERE = TRACE_FIELDS | {b"origin"}
 _UNREAD = RequestHead(b"", b"", 1, [], b"")
 
 
@@ -39,8 +40,8 @@ class Request:
         head: RequestHead,
         origin: bytes | None,
         client: str,
-        request_id: bytes,
-        trace_id: bytes,
+        request_id: str,
+        trace_id: str,
         edge_lines: bytes,
         forwarded_lines: bytes,
     ) -> None:
@@ -67,14 +68,26 @@ class Edge:
 
     def receive(self, head: RequestHead, peer: Peer) -> Request:
         origin = None
-        for lower, _, value in head.fields:
-            if lower == b"origin":
-                origin = value if origin is None else b""  # two origins are none that we know
-        trace = trace_of(head.fields, trusted=peer.trusted)
+        named: list[Field] | None = None
+        for field in head.fields:
+            lower = field[0]
+            if lower in _READ_HERE:
+                if lower == b"origin":
+                    origin = field[2] if origin is None else b""  # two origins are none that we know
+                elif named is None:
+                    named = [field]
+                else:
+                    named.append(field)
+        request_id, trace_id, trace_lines = new_trace() if named is None else trace_of(named, trusted=peer.trusted)
         client, forwarded_lines = self.proxies.client(peer, head)
-        edge_lines = self._cors.answer_lines(origin) + b"X-Request-Id: " + trace.request_id + b"\r\n"
         return Request(
-            head, origin, client, trace.request_id, trace.trace_id, edge_lines, forwarded_lines + trace.lines
+            head,
+            origin,
+            client,
+            request_id,
+            trace_id,
+            self._cors.answer_lines(origin) + f"X-Request-Id: {request_id}\r\n".encode("ascii"),
+            forwarded_lines + trace_lines.encode("latin-1"),
         )
 
     def unread(self, peer: Peer) -> Request:

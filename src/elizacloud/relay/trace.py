@@ -7,8 +7,7 @@ Trace Context level 1 (W3C, sections 3.2 and 3.3): a `traceparent` that is well-
 from __future__ import annotations
 
 import re
-from random import getrandbits
-from typing import NamedTuple
+from random import randbytes
 
 from elizacloud.relay.http1.head import Field
 
@@ -19,29 +18,33 @@ _TRACEPARENT = re.compile(
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-class Trace(NamedTuple):
-    request_id: bytes
-    trace_id: bytes
-    lines: bytes
-    """The header lines that carry both to an agent or the API."""
+TRACE_FIELDS = frozenset({b"x-request-id", b"traceparent", b"tracestate"})
+
+Trace = tuple[str, str, str]
+"""The request's id, its trace's id, and the header lines that carry both to an agent or the API."""
+
+
+def new_trace() -> Trace:
+    """For a request that came with no names of its own."""
+    made = randbytes(24).hex()
+    request_id = made[:32]
+    # "01", sampled: with 00 an agent that traces by itself would record nothing.
+    lines = f"X-Request-Id: {request_id}\r\ntraceparent: 00-{request_id}-{made[32:]}-01\r\n"
+    return request_id, request_id, lines
 
 
 def trace_of(fields: list[Field], *, trusted: bool) -> Trace:
     """Only a trusted proxy may name the request; anybody may say which trace it belongs to."""
-    request_id = parent = None
-    for lower, _, value in fields:
-        if lower == b"x-request-id":
-            request_id = value if request_id is None else b""
-        elif lower == b"traceparent":
-            parent = value if parent is None else b""
-    made = b"%048x" % getrandbits(192)
-    if not trusted or request_id is None or not _REQUEST_ID.fullmatch(request_id):
-        request_id = made[:32]
-    found = None if parent is None else _TRACEPARENT.fullmatch(parent)
-    if found is None or parent is None:
-        # "01", sampled: with 00 an agent that traces by itself would record nothing.
-        lines = b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-01\r\n" % (request_id, made[:32], made[32:])
-        return Trace(request_id, made[:32], lines)
-    state = b"".join(b"tracestate: %b\r\n" % value for lower, _, value in fields if lower == b"tracestate")
-    lines = b"X-Request-Id: %b\r\ntraceparent: %b\r\n%b" % (request_id, parent, state)
-    return Trace(request_id, found[1] or found[2], lines)
+    names = [value for lower, _, value in fields if lower == b"x-request-id"]
+    parents = [value for lower, _, value in fields if lower == b"traceparent"]
+    request_id, trace_id, lines = new_trace()
+    if trusted and len(names) == 1 and _REQUEST_ID.fullmatch(names[0]):
+        lines = lines.replace(request_id, names[0].decode("ascii"), 1)
+        request_id = names[0].decode("ascii")
+    found = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
+    if found is None:
+        return request_id, trace_id, lines
+    states = [value.decode("latin-1") for lower, _, value in fields if lower == b"tracestate"]
+    lines = f"X-Request-Id: {request_id}\r\ntraceparent: {parents[0].decode('ascii')}\r\n"
+    lines += "".join(f"tracestate: {state}\r\n" for state in states)
+    return request_id, (found[1] or found[2]).decode("ascii"), lines
