@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,15 +54,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def child_environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a process of ours: what every program needs, and with `settings` also our own variables.
+def child_environment(settings: Mapping[str, str] | None = None, *, without: Collection[str] = ()) -> dict[str, str]:
+    """The environment of a process of ours: what every program needs, and with `settings` also these and our own.
 
-    Without `settings` no variable of ours is passed on: they may hold secrets.
+    Of our own variables only those are passed on that are settings, so never a person's token, and none that is named in
+    `without`, where the secrets belong that the process does not need. Without `settings` none is passed on at all.
     """
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     if settings is not None:
-        environment |= {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}
-        environment |= {f"{ENV_PREFIX}{name.upper()}": value for name, value in settings.items()}
+        variables = {name: f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields if name not in without}
+        passed_on = (CONFIG_FILE_VARIABLE, *variables.values())
+        environment |= {name: os.environ[name] for name in passed_on if name in os.environ}
+        environment |= {variables[name]: value for name, value in settings.items() if name in variables}
     return environment
 
 
@@ -149,6 +152,7 @@ HostPort = Annotated[str, AfterValidator(_checked_host_port)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_networks)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
@@ -248,6 +252,28 @@ class Settings(BaseSettings):
     )
     access_log: float = Field(
         1, ge=0, le=1, description="Relay: share of requests with a line in the access log: 1 all, 0.01 some, 0 none."
+    )
+    agent_in_flight: Count = Field(1000, description="Relay: most requests in flight for one agent, in each worker.")
+    owner_in_flight: Count = Field(2000, description="Relay: the same for all agents of one owner.")
+    agent_streams: Count = Field(
+        2000, description="Relay: most WebSockets and event streams open for one agent, in each worker."
+    )
+    owner_streams: Count = Field(10_000, description="Relay: the same for all agents of one owner.")
+    owner_requests_per_second: float | None = Field(
+        None, gt=0, description="Relay: requests a second to one owner's agents, in each worker; no limit unless given."
+    )
+    connections_per_address: Count = Field(
+        1000, description="Relay: most connections of one client address (IPv6: /64), in each worker; not of a proxy's."
+    )
+    dials_per_agent: Count = Field(
+        32, description="Relay: most dials to one agent at a time; who waits shares their outcome."
+    )
+    body_timeout_seconds: Seconds = Field(
+        30, description="Relay: while a request's body is awaited, the time in which a least amount of it must come."
+    )
+    body_bytes_per_second: int = Field(64, ge=0, description="Relay: that least amount, as an average over that time.")
+    max_body_bytes: Count | None = Field(
+        None, description="Relay: longest body of a request; no limit unless given, since bodies are never held."
     )
     drain_seconds: Seconds = Field(
         20, description="How long in-flight requests may take to finish when a process stops."

@@ -23,6 +23,7 @@ from elizacloud.cipher import Cipher
 from elizacloud.errors import Misconfigured
 from elizacloud.model import DEFAULT_CELL_ID
 from elizacloud.relay.dial import LocalApiDialer
+from elizacloud.relay.limits import LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.worker import Worker, WorkerSettings
@@ -73,6 +74,18 @@ async def _run(settings: Settings, data: DataDir) -> None:
             cors_origins=settings.cors_origins,
             trusted_proxies=settings.trusted_proxies,
             access_log=settings.access_log,
+            body_timeout_seconds=settings.body_timeout_seconds,
+            body_bytes_per_second=settings.body_bytes_per_second,
+            max_body_bytes=settings.max_body_bytes,
+            limits=LimitSettings(
+                agent_in_flight=settings.agent_in_flight,
+                owner_in_flight=settings.owner_in_flight,
+                agent_streams=settings.agent_streams,
+                owner_streams=settings.owner_streams,
+                owner_requests_per_second=settings.owner_requests_per_second,
+                connections_per_address=settings.connections_per_address,
+                dials_per_agent=settings.dials_per_agent,
+            ),
         ),
         link,
         watcher.netmap,

@@ -67,9 +67,7 @@ class Access:
         principal = principal_of(self._token(authorization, table), self._now())
         agent = table.upstreams.get(agent_id) or table.agents.get(agent_id)
         if agent is None:
-            raise NotFound(
-                f"cannot find an agent {agent_id[:40]}: check the id and the token's owner", code="agent_not_found"
-            )
+            raise NotFound("cannot find this agent: check its id and the token's owner", code="agent_not_found")
         check_agent(principal, Action.REACH, agent_id=agent_id, agent_owner_id=agent.owner_id, named_owner=named_owner)
         return Caller(agent.owner_id, not principal.scopes.isdisjoint(_OWNERS))
 

@@ -10,6 +10,7 @@ from elizacloud.relay.edge import Request
 from elizacloud.relay.front import PATH_PREFIX, Fronts, ToAgent
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, RequestHead
+from elizacloud.relay.limits import Limits
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import AgentPool, Reach
 from elizacloud.relay.upstream import UpstreamConnection
@@ -24,6 +25,9 @@ class Destination(Protocol):
     def began(self) -> None: ...
 
     def ended(self) -> None: ...
+
+    def became_stream(self) -> None:
+        """The answer will not end soon. Raises TooMany."""
 
     def lease(self) -> UpstreamConnection | None:
         """A pooled connection that may be written to in this step of the event loop."""
@@ -41,9 +45,10 @@ class Destination(Protocol):
 class Destinations:
     """Finds the destination of a request, or says why there is none."""
 
-    def __init__(self, fronts: Fronts, access: Access, reach: Reach, api: Pool) -> None:
+    def __init__(self, fronts: Fronts, access: Access, limits: Limits, reach: Reach, api: Pool) -> None:
         self._fronts = fronts
         self._access = access
+        self._limits = limits
         self._reach = reach
         self._api = api
 
@@ -53,25 +58,39 @@ class Destinations:
         if isinstance(front, ToAgent):
             caller = self._access.check(request.head, front.agent_id)
             request.agent_id, request.owner_id, request.for_owner = front.agent_id, *caller
-            return ToAgentDestination(front, self._reach, request.forwarded_lines)
+            destination = ToAgentDestination(front, self._reach, request, self._limits)
+            self._limits.check(request, stream=destination.stream)
+            return destination
         return ToApiDestination(front.target, self._api, request.forwarded_lines)
 
 
 class ToAgentDestination:
-    __slots__ = ("_forwarded_lines", "_front", "_pool", "_reach", "kind")
+    __slots__ = ("_front", "_limits", "_pool", "_reach", "_request", "kind", "stream")
 
-    def __init__(self, front: ToAgent, reach: Reach, forwarded_lines: bytes) -> None:
+    def __init__(self, front: ToAgent, reach: Reach, request: Request, limits: Limits) -> None:
         self.kind = "agent"
         self._front = front
         self._reach = reach
-        self._forwarded_lines = forwarded_lines
+        self._request = request
+        self._limits = limits
+        self.stream = _asks_for_stream(request.head)
+        """It is counted as a stream, and not as a request in flight."""
         self._pool: AgentPool | None = None
 
     def began(self) -> None:
         self._reach.began(self._front.agent_id)
+        self._limits.enter(self._request, stream=self.stream)
 
     def ended(self) -> None:
         self._reach.ended(self._front.agent_id)
+        self._limits.leave(self._request, stream=self.stream)
+
+    def became_stream(self) -> None:
+        if not self.stream:
+            self._limits.check_stream(self._request)
+            self._limits.leave(self._request, stream=False)
+            self._limits.enter(self._request, stream=True)
+            self.stream = True
 
     def lease(self) -> UpstreamConnection | None:
         upstream = self._reach.ready(self._front.agent_id)
@@ -92,7 +111,7 @@ class ToAgentDestination:
 
     def request_head(self, head: RequestHead, framing: Framing, upgrade: bytes | None) -> bytes:
         assert self._pool is not None
-        forwarded_lines = self._forwarded_lines
+        forwarded_lines = self._request.forwarded_lines
         if self._front.by_path:
             prefix = PATH_PREFIX + self._front.agent_id.encode("ascii")
             forwarded_lines += b"X-Forwarded-Prefix: " + prefix + b"\r\n"
@@ -126,6 +145,9 @@ class ToApiDestination:
     def ended(self) -> None:
         pass
 
+    def became_stream(self) -> None:
+        pass
+
     def lease(self) -> UpstreamConnection | None:
         return self._pool.lease()
 
@@ -142,3 +164,11 @@ class ToApiDestination:
 
     def answer_lines(self, head: AnswerHead) -> list[bytes]:
         return hygiene.api_answer(head)
+
+
+def _asks_for_stream(head: RequestHead) -> bool:
+    """As a WebSocket and an EventSource do."""
+    for field in head.fields:  # noqa: SIM110 - any() would cost three times as much, for every request
+        if field[0] == b"upgrade" or (field[0] == b"accept" and b"text/event-stream" in field[2]):
+            return True
+    return False

@@ -23,7 +23,7 @@ from elizacloud.relay.destination import Destination
 from elizacloud.relay.edge import Request
 from elizacloud.relay.http1.body import LAST_CHUNK, chunk
 from elizacloud.relay.http1.framing import Framing, Kind
-from elizacloud.relay.http1.head import AnswerHead, Field
+from elizacloud.relay.http1.head import AnswerHead, Field, value_of
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.upstream import UpstreamConnection
 
@@ -133,6 +133,10 @@ class Exchange:
         self._bytes_in = 0
         self._bytes_out = 0
 
+    @property
+    def answer_begun(self) -> bool:
+        return self._status != 0
+
     def start(self) -> None:
         self._destination.began()
         self._surroundings.metrics.in_flight += 1
@@ -156,7 +160,7 @@ class Exchange:
         # In the same step of the event loop as the last look at the netmap: no await before the head is written.
         self._connecting = None
         self._connect_seconds += perf_counter() - began_at
-        self._send(connection, reused=False)
+        self._send(connection, reused=connection.idle_since > 0)
 
     def _send(self, connection: UpstreamConnection, *, reused: bool) -> None:
         self._connection = connection
@@ -228,14 +232,20 @@ class Exchange:
         self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(lines)))
 
     def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
-        self._status = head.status
         connection = self._connection
         assert connection is not None
         came_at = perf_counter()
+        if b"text/event-stream" in (value_of(head.fields, b"content-type") or b""):
+            try:
+                self._destination.became_stream()
+            except Error as error:
+                self.fail(answer_to(error))
+                return
         self._surroundings.metrics.first_byte.observe(came_at - self._request.began_at)
         if not self._request_done and (head.status >= 300 or not connection.keep_alive):
             self._stopped_upload = True
             self._client.leave_body()
+        self._status = head.status
         raw = self._answer_head(head, framing, came_at)
         if data:
             self._sent(len(data))

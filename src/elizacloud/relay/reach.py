@@ -19,6 +19,7 @@ from elizacloud.errors import Error, NotFound, TailnetUnavailable, Unavailable
 from elizacloud.relay.dial import AgentDialer
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.pool import Pool
+from elizacloud.relay.shared_dials import SharedDials
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.tailnet.identity import mismatch
 from elizacloud.tailnet.netmap import Netmap, PeerChange
@@ -49,11 +50,18 @@ class Waker(Protocol):
 class AgentPool(Pool):
     """Connections to one run of one agent, and the two header lines that every request to it carries."""
 
-    def __init__(self, upstream: Upstream, dial: Callable[[], Awaitable[UpstreamConnection]]) -> None:
+    def __init__(
+        self, upstream: Upstream, dial: Callable[[], Awaitable[UpstreamConnection]], *, most_dials: int
+    ) -> None:
         super().__init__(dial)
+        self.dials = SharedDials(self, most_dials)
         self.upstream = upstream
         self.host_line = f"Host: {upstream.ip}:{upstream.port}\r\n".encode("ascii")
         self.authorization_line = f"Authorization: Bearer {upstream.agent_token.get_secret_value()}\r\n".encode("ascii")
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        super().give_back(connection)
+        self.dials.next_turn()
 
 
 class Reach:
@@ -69,6 +77,7 @@ class Reach:
         *,
         dial_timeout_seconds: float,
         hold_seconds: float,
+        dials_per_agent: int,
     ) -> None:
         self._table = table
         self._netmap = netmap
@@ -77,6 +86,7 @@ class Reach:
         self._metrics = metrics
         self._dial_timeout_seconds = dial_timeout_seconds
         self._hold_seconds = hold_seconds
+        self._dials_per_agent = dials_per_agent
         self._pools: dict[PoolKey, AgentPool] = {}
         self._in_flight: Counter[str] = Counter()
         self._begun: Counter[str] = Counter()
@@ -137,9 +147,7 @@ class Reach:
             return self._refusal(upstream, mismatch(self._netmap, upstream) or "it came back a moment ago")
         known = self._table.agents.get(agent_id)
         if upstream is None and known is None:
-            return NotFound(
-                f"cannot find an agent {agent_id}: check the id and the token's owner", code="agent_not_found"
-            )
+            return NotFound("cannot find this agent: check its id and the token's owner", code="agent_not_found")
         if upstream is not None or (known is not None and (known.wakeable or known.state in _COMING_UP)):
             return Unavailable(
                 "cannot reach the agent yet: it is starting; try again in a moment",
@@ -161,13 +169,16 @@ class Reach:
             if pool.upstream is upstream or _same_place(pool.upstream, upstream):
                 return pool
             pool.kill("the agent has another address now")
-        pool = self._pools[key] = AgentPool(upstream, lambda: self.dial(upstream))
+        pool = self._pools[key] = AgentPool(upstream, lambda: self.dial(upstream), most_dials=self._dials_per_agent)
         return pool
 
     async def connect(self, upstream: Upstream) -> UpstreamConnection:
-        """A new connection of the agent's pool. Raises what `dial` raises."""
+        """A connection of the agent's pool: a new one, or one that became free first. Raises what `dial` raises."""
         pool = self.pool_of(upstream)
-        connection = await pool.connect()
+        try:
+            connection = await pool.dials.connection(wait_seconds=self._dial_timeout_seconds)
+        except TimeoutError:
+            raise self._no_answer() from None
         if connection.epoch != pool.epoch or self.ready(upstream.agent_id) is None:
             connection.abort()
             raise self._refusal(upstream, "the netmap or the table changed during the dial")
@@ -185,9 +196,7 @@ class Reach:
                 connection = await self._dialer(upstream.ip, upstream.port)
         except TimeoutError:
             self._metrics.dials["agent_timeout"] += 1
-            raise AgentTimeout(
-                f"cannot reach the agent: no connection in {self._dial_timeout_seconds:g} s; is it frozen?"
-            ) from None
+            raise self._no_answer() from None
         except Error as error:
             self._metrics.dials[error.reason] += 1
             raise
@@ -199,6 +208,9 @@ class Reach:
             connection.abort()
             raise
         return connection
+
+    def _no_answer(self) -> AgentTimeout:
+        return AgentTimeout(f"cannot reach the agent: no connection in {self._dial_timeout_seconds:g} s; is it frozen?")
 
     async def until_peer(self, upstream: Upstream) -> None:
         """Wait until the netmap shows the agent at its address; the caller bounds the time."""

@@ -8,7 +8,6 @@ Bytes that cannot be used yet are held and reading stops, so memory is bounded b
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -22,14 +21,21 @@ from elizacloud.relay.destination import Destinations
 from elizacloud.relay.edge import Edge, Request
 from elizacloud.relay.exchange import Exchange, Surroundings
 from elizacloud.relay.forwarded import Peer
-from elizacloud.relay.http1.body import Body, body_reader
 from elizacloud.relay.http1.framing import Kind, request_framing
-from elizacloud.relay.http1.head import HEAD_END, MAX_HEAD_BYTES, BadMessage, RequestHead, read_request_head, tokens
+from elizacloud.relay.http1.head import (
+    HEAD_END,
+    MAX_HEAD_BYTES,
+    BadMessage,
+    RequestHead,
+    check_unfinished,
+    read_request_head,
+    tokens,
+)
+from elizacloud.relay.intake import Intake
+from elizacloud.relay.limits import Limits
 
 _HELD_BYTES = 64 << 10
 _DISCARD_SECONDS = 5.0
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
-_NO_METHOD = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 
 
 class State(Enum):
@@ -51,6 +57,10 @@ class ServerSettings:
     headers_timeout_seconds: float
     idle_timeout_seconds: float = 75.0
     """Longest time between two requests on one connection."""
+    body_timeout_seconds: float = 30.0
+    body_bytes_per_second: int = 64
+    """While a body is awaited, this much must come on average in each such time."""
+    max_body_bytes: int | None = None
 
 
 class ClientConnection(asyncio.Protocol):
@@ -64,6 +74,7 @@ class ClientConnection(asyncio.Protocol):
         "_edge",
         "_exchange",
         "_held",
+        "_limits",
         "_on_closed",
         "_on_open",
         "_paused",
@@ -82,6 +93,7 @@ class ClientConnection(asyncio.Protocol):
         self,
         edge: Edge,
         destinations: Destinations,
+        limits: Limits,
         surroundings: Surroundings,
         settings: ServerSettings,
         on_open: Callable[[ClientConnection], None],
@@ -89,6 +101,7 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         self._edge = edge
         self._destinations = destinations
+        self._limits = limits
         self._surroundings = surroundings
         self._settings = settings
         self._on_open = on_open
@@ -103,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
         self._request: Request | None = None
         """The present one, from its head to the end of its answer."""
         self._exchange: Exchange | None = None
-        self._body: Body | None = None
+        self._body: Intake | None = None
         self._body_wanted = False
         self._paused = False
         self._write_paused = False
@@ -136,6 +149,13 @@ class ClientConnection(asyncio.Protocol):
         self._on_open(self)
         secure = self._transport.get_extra_info("sslcontext") is not None
         self._peer = self._edge.proxies.peer(self._transport.get_extra_info("peername"), secure=secure)
+        shares = self._limits.connected(self._peer)
+        if shares > 1:
+            self._transport.abort()
+        elif shares:
+            self._refuse(
+                Answer(429, "too_many_connections", "cannot take more connections from this address; close some", 5)
+            )
 
     def data_received(self, data: bytes) -> None:
         if self._state is State.PIPE:
@@ -168,6 +188,7 @@ class ClientConnection(asyncio.Protocol):
         self._deadline.stop()
         self._held = b""
         self._surroundings.metrics.clients -= 1
+        self._limits.disconnected(self._peer)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -180,18 +201,21 @@ class ClientConnection(asyncio.Protocol):
 
     def take_body(self) -> None:
         self._body_wanted = True
+        self._deadline.set(self._settings.body_timeout_seconds)
         self._advance()
 
     def pause_body(self) -> None:
         self._body_wanted = False
+        if self._state is State.BODY:
+            self._deadline.clear()
         self._regulate()
 
     def resume_body(self) -> None:
         self._body_wanted = True
         if self._state is State.PIPE:
             self._regulate()
-        else:
-            self._advance()
+        elif self._state is State.BODY:
+            self.take_body()
 
     def leave_body(self) -> None:
         self.keep_alive = False
@@ -269,7 +293,7 @@ class ClientConnection(asyncio.Protocol):
             held = held[2:]  # an empty line before a request is forgiven (RFC 9112 section 2.2), one of them
         end = held.find(HEAD_END, max(0, self._searched - 3))
         if end < 0 or end > MAX_HEAD_BYTES:
-            self._check_unfinished(held)
+            check_unfinished(held, self._searched)
             self._held = held
             self._searched = len(held)
             return False
@@ -278,17 +302,6 @@ class ClientConnection(asyncio.Protocol):
         self._deadline.clear()
         self._begin(read_request_head(held[: end + 4]))
         return True
-
-    def _check_unfinished(self, held: bytes) -> None:
-        """Refuse early what will never be a request, instead of waiting for the deadline."""
-        if len(held) > MAX_HEAD_BYTES:
-            if b"\r\n" not in held[:MAX_HEAD_BYTES]:
-                raise BadMessage("the request line is too long", status=414, code="target_too_long")
-            raise BadMessage("the headers are too large", status=431, code="headers_too_large")
-        if _NO_METHOD.match(held) and held != b"\r":
-            raise BadMessage("this is not HTTP")
-        if _BARE_LINE_END.search(held, max(0, self._searched - 1)):
-            raise BadMessage("a line ends with a bare CR or LF")
 
     def _begin(self, head: RequestHead) -> None:
         connection = tokens(head.fields, b"connection")
@@ -304,11 +317,11 @@ class ClientConnection(asyncio.Protocol):
             if own is not None:
                 self._answer(own)
                 return
+            self._body = Intake(framing, self._settings.max_body_bytes) if has_body else None
             destination = self._destinations.find(request)
         except Error as error:
             self._answer(answer_to(error))
             return
-        self._body = body_reader(framing) if has_body else None
         self._body_wanted = False
         self._exchange = Exchange(self, request, framing, destination, self._surroundings)
         self._exchange.start()
@@ -323,6 +336,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.body(payload)
         if body.done and self._state is State.BODY:
             self._state = State.ANSWER
+            self._deadline.clear()
             exchange.body_end(body.trailers)
 
     # Answers of our own
@@ -363,5 +377,18 @@ class ClientConnection(asyncio.Protocol):
     def _late(self) -> None:
         if self._state is State.HEAD and self._held:
             self._refuse(Answer(408, "request_timeout", "cannot read the request: its headers took too long"))
+        elif self._state is State.BODY:
+            self._body_late()
         elif self._state in (State.HEAD, State.DISCARD):
             self.close()
+
+    def _body_late(self) -> None:
+        exchange, body, settings = self._exchange, self._body, self._settings
+        assert exchange is not None
+        assert body is not None
+        least = settings.body_bytes_per_second * settings.body_timeout_seconds
+        # Once the answer has begun this is a conversation, in which either side may be silent.
+        if body.take_progress() >= least or exchange.answer_begun:
+            self._deadline.set(settings.body_timeout_seconds)
+        else:
+            self._refuse(Answer(408, "request_timeout", "cannot read the request: its body comes too slowly"))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -26,6 +26,7 @@ from elizacloud.relay.edge import Edge
 from elizacloud.relay.exchange import Surroundings
 from elizacloud.relay.forwarded import Proxies
 from elizacloud.relay.front import Fronts
+from elizacloud.relay.limits import Limits, LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.messages import Activity
 from elizacloud.relay.metrics import Metrics
@@ -56,6 +57,10 @@ class WorkerSettings:
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     access_log: float = 1.0
+    body_timeout_seconds: float = 30.0
+    body_bytes_per_second: int = 64
+    max_body_bytes: int | None = None
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 class Worker:
@@ -85,13 +90,22 @@ class Worker:
             metrics,
             dial_timeout_seconds=settings.dial_timeout_seconds,
             hold_seconds=settings.wake_hold_seconds,
+            dials_per_agent=settings.limits.dials_per_agent,
         )
         self._api = Pool(UnixDialer(settings.api_socket))
+        self._limits = Limits(settings.limits)
         self._edge = Edge(Cors(settings.cors_origins), Proxies(settings.trusted_proxies))
         self._access_log = access_log or AccessLog(settings.access_log)
-        self._destinations = Destinations(Fronts(settings.relay_domain), Access(link), self._reach, self._api)
+        self._destinations = Destinations(
+            Fronts(settings.relay_domain), Access(link), self._limits, self._reach, self._api
+        )
         self._surroundings = Surroundings(self, metrics, self._access_log, settings.first_byte_timeout_seconds)
-        self._server_settings = ServerSettings(settings.headers_timeout_seconds)
+        self._server_settings = ServerSettings(
+            settings.headers_timeout_seconds,
+            body_timeout_seconds=settings.body_timeout_seconds,
+            body_bytes_per_second=settings.body_bytes_per_second,
+            max_body_bytes=settings.max_body_bytes,
+        )
         self._clients: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -176,7 +190,13 @@ class Worker:
 
     def _client(self) -> ClientConnection:
         return ClientConnection(
-            self._edge, self._destinations, self._surroundings, self._server_settings, self._came, self._gone
+            self._edge,
+            self._destinations,
+            self._limits,
+            self._surroundings,
+            self._server_settings,
+            self._came,
+            self._gone,
         )
 
     def _came(self, client: ClientConnection) -> None:

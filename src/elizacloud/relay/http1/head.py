@@ -51,6 +51,8 @@ class AnswerHead(NamedTuple):
 _METHODS_OF_LLHTTP = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_NO_METHOD = re.compile(rb"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
 _VERSIONS = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n")
 
@@ -102,6 +104,21 @@ def read_request_head(raw: bytes) -> RequestHead:
     if reader.target != target:
         raise BadMessage("the request line is malformed")
     return RequestHead(method, target, minor, reader.fields, _host(reader.fields, minor))
+
+
+def check_unfinished(held: bytes, searched: int) -> None:
+    """Refuse early what will never be a request, instead of waiting for its end; `searched` bytes were looked at before.
+
+    Raises BadMessage.
+    """
+    if len(held) > MAX_HEAD_BYTES:
+        if b"\r\n" not in held[:MAX_HEAD_BYTES]:
+            raise BadMessage("the request line is too long", status=414, code="target_too_long")
+        raise BadMessage("the headers are too large", status=431, code="headers_too_large")
+    if _NO_METHOD.match(held) and held != b"\r":
+        raise BadMessage("this is not HTTP")
+    if _BARE_LINE_END.search(held, max(0, searched - 1)):
+        raise BadMessage("a line ends with a bare CR or LF")
 
 
 def _host(fields: list[Field], minor: int) -> bytes:
