@@ -22,6 +22,7 @@ from tests.contract.runtimes import ProcessRig, labels, process_rig, secrets, sp
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+ATTEMPT_SECONDS = 5
 WITHIN_SECONDS = 20.0
 SERVES_ITS_PORT = """
 from http.server import SimpleHTTPRequestHandler, test
@@ -91,8 +92,10 @@ async def ask(relay: RealMachine, ip: str, *, token: str = "agent-token", path: 
                 f"Authorization: Bearer {token}\r\n\r\n".encode()
             )
             answer = b""
-            with contextlib.suppress(ConnectionError):  # nothing listens on the agent's port yet
-                answer = await reader.read()
+            # Refused: nothing listens on the agent's port yet. Silent: the connection was made to the run that just ended.
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(ATTEMPT_SECONDS):
+                    answer = await reader.read()
             writer.close()
             if answer:
                 return answer.partition(b"\r\n")[0].decode()
