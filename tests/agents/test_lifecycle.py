@@ -11,6 +11,7 @@ import pytest
 from elizacloud.agents.backoff import STOPPED_BY_US
 from elizacloud.errors import StoreUnavailable
 from elizacloud.model import AgentSpec
+from elizacloud.runtime.protocol import STOPPED
 from elizacloud.states import State, Wanted
 from elizacloud.store import Store
 from elizacloud.upstreams import Probe
@@ -255,6 +256,19 @@ async def test_an_agent_whose_process_dies_at_once_is_started_more_and_more_seld
         await world.until(agent_id, State.GONE)
         await world.passes(200)
     no_leaks(world)
+
+
+async def test_an_instance_that_its_host_stopped_is_started_again_and_did_not_die(world: World, store: Store) -> None:
+    async with world.running():
+        agent_id = (await world.create()).record.agent.id
+        record = await world.until(agent_id, State.READY)
+        assert record.run is not None
+        assert record.run.runtime_ref is not None
+        world.runtime.exits(record.run.runtime_ref, exit_code=0, reason=STOPPED)
+        await world.until(agent_id, lambda agent: agent.run == 2 and agent.state is State.READY)
+        told = [event.reason for event in await store.events.after(0, agent_id=agent_id, limit=100)]
+    assert "stopped: its host was" in told
+    assert not [reason for reason in told if "ended soon" in reason]
 
 
 async def test_a_refused_key_is_replaced(store: Store) -> None:

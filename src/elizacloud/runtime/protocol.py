@@ -61,6 +61,9 @@ class Phase(StrEnum):
 EXIT_KEY_DEAD = 78
 """Exit code of an instance whose pre-auth key was refused: ask for a re-key (EX_CONFIG of sysexits.h)."""
 
+STOPPED = "stopped"
+"""Reason of an instance that did not end by itself: somebody asked for it, or its host went in good order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from elizacloud.agents.backoff import STOPPED_BY_US
 from elizacloud.agents.identity import drift
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.launching import retire_key
@@ -15,7 +16,7 @@ from elizacloud.agents.told import upstream_of
 from elizacloud.errors import HeadscaleUnavailable, Unavailable
 from elizacloud.headscale.protocol import Node
 from elizacloud.model import Generation
-from elizacloud.runtime.protocol import Instance, Phase
+from elizacloud.runtime.protocol import STOPPED, Instance, Phase
 from elizacloud.states import State, Step
 from elizacloud.store import Record
 from elizacloud.upstreams import Probe
@@ -179,6 +180,8 @@ async def _ended(parts: Parts, record: Record) -> str | None:
 
 def end_reason(instance: Instance) -> str:
     """As it is stored with the run; `exit 78` at its begin is what a dead key is known by."""
+    if instance.reason == STOPPED:
+        return f"{STOPPED_BY_US}: its host was"
     code = "unknown" if instance.exit_code is None else str(instance.exit_code)
     return f"exit {code}: {instance.reason}" if instance.reason else f"exit {code}"
 

@@ -19,7 +19,7 @@ from elizacloud.processes import Child, Exit, LogFile, spawn
 from elizacloud.runtime.process.environment import Listen, agent_environment
 from elizacloud.runtime.process.membership import Report, be_member
 from elizacloud.runtime.process.volume import Volume
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, InstanceSecrets, InstanceSpec
+from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, InstanceSecrets, InstanceSpec
 from elizacloud.tailnet import JoinPrefs, KeyRefused, LocalApi, Tailscaled
 from elizacloud.tailnet.tailscaled import udp_port_of
 
@@ -111,7 +111,7 @@ class Unit:
         finally:
             await self._end()
         if self._stop_asked.is_set() and self._agent.exit is not None:
-            ended = UnitEnded(_exit_code(self._agent.exit), "stopped")
+            ended = UnitEnded(_exit_code(self._agent.exit), STOPPED)
         return ended
 
     def _say(self, text: str) -> None:
@@ -127,7 +127,7 @@ class Unit:
 
     async def _until_asked_to_stop(self) -> None:
         await self._stop_asked.wait()
-        raise UnitEnded(0, "stopped")
+        raise UnitEnded(0, STOPPED)
 
     async def _end(self) -> None:
         await self._api.close()
