@@ -26,7 +26,8 @@ from elizacloud.store import Record
 
 HANDOVER_SECONDS = 20.0
 """How long a call waits for the environment of an agent that is started by hand."""
-_TRIES = 5
+_TRIES = 50
+"""An agent on its way is saved about ten times, and each of these may overtake what its owner says meanwhile."""
 _RESTARTABLE = frozenset({State.KEYED, State.STARTED, State.JOINED, State.READY, State.PAUSING, State.PAUSED})
 _JOINED = frozenset({State.JOINED, State.READY, State.PAUSING, State.PAUSED})
 
