@@ -67,6 +67,22 @@ async def test_two_authorization_headers_are_refused(served: Served) -> None:
         assert answer.status == 401
 
 
+async def test_a_name_that_may_be_a_secret_is_not_repeated(served: Served) -> None:
+    secret = "ec_4fTq9XbL2mNz_0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX2yZ3aB4cD"
+    for path, body in (
+        (f"/api/v1/agents?{secret}=1", {"agentName": "ada"}),
+        (f"/api/v1/agents/{secret}/start", {}),
+        ("/api/v1/agents", {"agentName": "ada", secret: 1}),
+        ("/api/v1/agents", {"agentName": "ada", "secrets": {secret: [1]}}),
+        ("/api/v1/agents", {"agentName": "ada", "secrets": {f"NAME={secret}": "x"}}),
+    ):
+        answer = await served.call("POST", path, json=body)
+        assert answer.status in (404, 422)
+        assert secret[15:35] not in str(answer.body)
+    told = await served.call("POST", "/api/v1/agents", json={"agentName": "ada", "agentConfg": {}})
+    assert told.body["errors"][0]["pointer"] == "body/agentConfg"
+
+
 async def test_a_misspelt_query_parameter_is_told(served: Served) -> None:
     answer = await served.call("GET", "/api/v1/agents?limt=1")
     assert (answer.status, answer.body["code"]) == (422, "unknown_parameter")

@@ -96,7 +96,7 @@ class Operations:
             record = await self._parts.journal.load(agent_id)
             if record.agent.owner_id == owner_id and record.agent.state is not State.GONE:
                 return record
-        raise NotFound(f"cannot find an agent {agent_id}: check the id and the token's owner", code="agent_not_found")
+        raise NotFound("cannot find this agent: check its id and the token's owner", code="agent_not_found")
 
     async def list(self, owner_id: str, *, after: str | None, limit: int) -> Listed:
         """A page of the owner's agents; NotFound `invalid_cursor` when no earlier page told of it."""

@@ -75,7 +75,8 @@ def _check_variables(environment: Mapping[str, str], secrets: Mapping[str, Secre
     for name, value in values.items():
         if _VARIABLE.fullmatch(name) is None:
             raise Invalid(
-                f"cannot set the variable {name[:130]!r}: use letters, digits and _ and begin with none of the digits",
+                # Not repeated: with NAME=value in it, it has a secret.
+                "cannot set a variable whose name is not made of letters, digits and _, or begins with a digit: correct it",
                 code="invalid_environment",
             )
         if _OURS.fullmatch(name):

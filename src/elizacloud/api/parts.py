@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from elizacloud.agents.containers import Containers
 from elizacloud.agents.operations import Operations
+from elizacloud.api.problem import shown_name
 from elizacloud.api.readiness import Readiness
 from elizacloud.auth.access import OWNER_HEADER, OWNER_ID_PATTERN, Action, acting_owner, check_action
 from elizacloud.auth.issuing import Tokens
@@ -116,6 +117,6 @@ def known_query(request: Request) -> None:
     for name in request.query_params:
         if name not in known:
             raise Invalid(
-                f"cannot use the query parameter {name[:40]!r}: this call has {', '.join(sorted(known)) or 'none'}",
+                f"cannot use the query parameter {shown_name(name)}: this call has {', '.join(sorted(known)) or 'none'}",
                 code="unknown_parameter",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -20,6 +21,7 @@ log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 _ERRORS_MAX = 20
+_WORD = re.compile(r"[A-Za-z_-]{1,40}[0-9]{0,3}")
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _CODES = {
     400: "malformed_request",
@@ -117,4 +119,9 @@ def _allowed_methods(request: Request) -> list[str]:
 
 
 def _pointer(location: Sequence[Any]) -> str:
-    return "/".join(str(part)[:100] for part in location)
+    return "/".join(shown_name(part) for part in location)
+
+
+def shown_name(name: str | int) -> str:
+    """A name that the sender chose, for an error: only a word is repeated, as anything else may be a secret."""
+    return str(name) if isinstance(name, int) or _WORD.fullmatch(name) else "(a name)"

@@ -84,5 +84,5 @@ def check_agent(
     """Raise NotFound when the agent is another owner's or not the one the token is bound to; see check_action."""
     owner_id = acting_owner(principal, named_owner)
     if owner_id != agent_owner_id or principal.agent_id not in (None, agent_id):
-        raise NotFound(f"cannot find an agent {agent_id}: check the id and the token's owner", code="agent_not_found")
+        raise NotFound("cannot find this agent: check its id and the token's owner", code="agent_not_found")
     check_action(principal, action)
