@@ -56,7 +56,7 @@ def test_everything_in_it_is_private(volume: Volume) -> None:
     volume.write(volume.places.join_token, b"token")
 
     assert modes(volume.path) == {0o600}
-    for directory in (volume.path, volume.tailscale, volume.places.state, volume.sockets):
+    for directory in (volume.path.parent, volume.path, volume.tailscale, volume.places.state, volume.sockets):
         assert directory.stat().st_mode & 0o777 == 0o700
 
 

@@ -65,6 +65,7 @@ def test_the_udp_port_is_chosen_once_and_kept(tmp_path: Path) -> None:
     assert [udp_port_of(tmp_path) for _ in range(3)] == [port] * 3
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", port))
+    assert (tmp_path / UDP_PORT_FILE).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("damaged", ["", "x", "0", "70000", "-1"])

@@ -80,6 +80,7 @@ def udp_port_of(state_dir: Path) -> int:
         if 0 < port < 65536:
             return port
     port = _free_udp_port()
+    file.touch(mode=0o600)
     file.write_text(f"{port}\n")
     return port
 

@@ -109,7 +109,9 @@ class Volume:
         return self.path / "instance.json"
 
     def make(self) -> None:
-        for directory in (self.path, self.tailscale, self.places.home, self.places.state, self.sockets):
+        # The parent, too: what `parents` makes has the mode that the umask gives.
+        own = (self.path.parent, self.path, self.tailscale, self.places.home, self.places.state)
+        for directory in (*own, self.sockets):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def write(self, path: Path, content: bytes) -> None:
