@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -46,6 +46,8 @@ READY_SECONDS = 60.0
 LOOK_SECONDS = 0.02
 RELAY_MEMORY_LIMIT = "128MiB"
 AGENT_MEMORY_LIMIT = "64MiB"
+NOT_THE_RELAYS = ("headscale_api_key", "database_url", "operator_token")
+"""Secrets that the process which faces the internet has no use for."""
 
 log = structlog.get_logger()
 
@@ -162,7 +164,8 @@ class _Cloud:
         environment = self._environment(api_url, join_url, key_setting)
         control_plane = children.keep(self._elizacloud("control plane", "serve", environment))
         await node.join(self._headscale)
-        children.keep(self._elizacloud("relay", "relay", environment, listen_fd=front.fileno()))
+        relay_environment = self._environment(api_url, join_url, None, without=NOT_THE_RELAYS)
+        children.keep(self._elizacloud("relay", "relay", relay_environment, listen_fd=front.fileno()))
         needed = (process_host, control_plane)
         await ready_or_exit(needed, _until_ready(url_of(front)), within_seconds=READY_SECONDS)
         return Running(url, os.getpid(), api_url, kind, version, data.path, self._sockets)
@@ -215,7 +218,9 @@ class _Cloud:
         grace_seconds = self._settings.drain_seconds + 5
         return ChildSpec(name, argv, environment, pass_fds=fds, grace_seconds=grace_seconds, shown=True)
 
-    def _environment(self, api_url: str, join_url: str, key_setting: str | None) -> dict[str, str]:
+    def _environment(
+        self, api_url: str, join_url: str, key_setting: str | None, *, without: Collection[str] = ()
+    ) -> dict[str, str]:
         """The settings of this process for its children; secrets stay in files, or in a variable that we got ourselves."""
         settings = self._settings
         chosen = {
@@ -234,7 +239,7 @@ class _Cloud:
         }
         if key_setting is not None:
             chosen["headscale_api_key"] = key_setting
-        return child_environment(chosen)
+        return child_environment(chosen, without=without)
 
 
 def _check_exposure(host: str, kind: Kind | None) -> None:
