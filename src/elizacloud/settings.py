@@ -242,6 +242,11 @@ class Settings(BaseSettings):
     offline_grace_seconds: Seconds = Field(
         3600, description="Relay: how long known tokens are honoured without a control plane."
     )
+    tls_certificate_file: Path | None = Field(
+        None,
+        description="Relay: PEM chain of the front door's certificate: it then speaks TLS itself. Renewed files are seen.",
+    )
+    tls_key_file: Path | None = Field(None, description="Relay: PEM key of that certificate, not encrypted.")
     cors_origins: Origins = Field(
         default_factory=tuple,
         description="Relay: origins whose pages may call API and agents, as https://app.example.com, with commas between.",

@@ -24,6 +24,7 @@ from elizacloud.relay.dial import LocalApiDialer
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.hub import Hub
 from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.tls import ServerCertificate
 from elizacloud.relay.worker import Worker, WorkerSettings
 from elizacloud.tailnet.netmap import Netmap
 from elizacloud.upstreams import KnownAgent, KnownToken, Upstream
@@ -229,6 +230,7 @@ class Cloud:
         self.netmap = Netmap()
         self.metrics = Metrics()
         self.logged: list[str] = []
+        self.certificate: ServerCertificate | None = None
         self.api = RawAgent(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napi")
         self.worker: Worker
         self.link: LinkClient
@@ -301,6 +303,7 @@ class Cloud:
             LocalApiDialer(self.run_dir / "tailscaled"),
             self.metrics,
             access_log=AccessLog(settings.access_log, write=self.logged.append),
+            certificate=self.certificate,
         )
         self.hub.load([upstream()], [], TOKENS)
         self.agent_joined()

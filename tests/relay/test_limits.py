@@ -272,6 +272,7 @@ async def test_who_waits_for_a_dial_takes_what_becomes_free(run_dir: Path) -> No
         cloud.tailscaled.hold.clear()
         clients = await asking(cloud, 20)
         await until(lambda: cloud.metrics.in_flight == 20)
+        await soon(cloud.tailscaled.dialled.wait())
         assert len(cloud.tailscaled.dials) == 1
         cloud.tailscaled.hold.set()
         assert {(await soon(client.answer())).status for client in clients} == {200}

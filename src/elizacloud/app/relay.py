@@ -26,6 +26,7 @@ from elizacloud.relay.dial import LocalApiDialer
 from elizacloud.relay.limits import LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.tls import ServerCertificate
 from elizacloud.relay.worker import Worker, WorkerSettings
 from elizacloud.settings import Settings
 from elizacloud.tailnet.localapi import LocalApi
@@ -50,6 +51,7 @@ async def _run(settings: Settings, data: DataDir) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    certificate = _certificate(settings)
     listener = _listener(settings)
     tailscaled = LocalApi(settings.tailscaled_socket or data.sockets / "relay" / "tailscaled.sock")
     watcher = NetmapWatcher(tailscaled)
@@ -92,25 +94,40 @@ async def _run(settings: Settings, data: DataDir) -> None:
         LocalApiDialer(tailscaled.socket),
         metrics,
         find_path=partial(find_path, tailscaled, within_seconds=PATH_SECONDS),
+        certificate=certificate,
     )
     watcher.on_change(worker.netmap_changed)
     with serve_metrics(settings.metrics_listen, metrics):
-        await _serve(worker, watcher, listener, stop)
+        await _serve(worker, watcher, listener, stop, tls=certificate is not None)
     await tailscaled.close()
 
 
-async def _serve(worker: Worker, watcher: NetmapWatcher, listener: socket.socket, stop: asyncio.Event) -> None:
+async def _serve(
+    worker: Worker, watcher: NetmapWatcher, listener: socket.socket, stop: asyncio.Event, *, tls: bool
+) -> None:
     async with asyncio.TaskGroup() as tasks:
         serving = [
             tasks.create_task(watcher.run(), name="netmap"),
             tasks.create_task(worker.run([listener]), name="worker"),
         ]
-        log.info("relay started", url=url_of(listener), pid=os.getpid())
+        url = url_of(listener)
+        if tls:
+            url = url.replace("http", "https", 1)
+        log.info("relay started", url=url, pid=os.getpid())
         await stop.wait()
         log.info("relay draining")
         await worker.drain()
         for task in serving:
             task.cancel()
+
+
+def _certificate(settings: Settings) -> ServerCertificate | None:
+    certificate, key = settings.tls_certificate_file, settings.tls_key_file
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise Misconfigured("cannot serve TLS: give both tls_certificate_file and tls_key_file, or neither")
+    return ServerCertificate(certificate, key)
 
 
 def _listener(settings: Settings) -> socket.socket:

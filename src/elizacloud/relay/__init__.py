@@ -3,6 +3,7 @@
 One request, in the order of the modules:
 
     server.py       a client's connection: requests in, answers out, backpressure, deadlines
+    tls.py          the certificate of a listener that speaks TLS itself
     http1/          reading one head, one body, and deciding where a message ends: pure
     edge.py         what is known of a request at once, and what every answer carries, whose ever it is; of this,
                     forwarded.py: who the client is; trace.py: ids; cors.py: which origins may read the answer

@@ -33,6 +33,7 @@ from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import Reach
 from elizacloud.relay.server import ClientConnection, ServerSettings
+from elizacloud.relay.tls import ServerCertificate
 from elizacloud.tailnet.netmap import Netmap, PeerChange
 from elizacloud.upstreams import PeerSeen, Probe, Upstream
 
@@ -76,12 +77,14 @@ class Worker:
         *,
         find_path: probing.FindPath = probing.no_wait,
         access_log: AccessLog | None = None,
+        certificate: ServerCertificate | None = None,
     ) -> None:
         self._settings = settings
         self._link = link
         self._netmap = netmap
         self._metrics = metrics
         self._find_path = find_path
+        self._certificate = certificate
         self._reach = Reach(
             link.table,
             netmap,
@@ -114,14 +117,13 @@ class Worker:
 
     async def run(self, sockets: Sequence[socket.socket], *, started: Callable[[], None] = lambda: None) -> None:
         """Serve on these listening sockets, and follow the link, until cancelled; then end what is left at once."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._link.run(self), name="link")
                 tasks.create_task(self._tick(), name="relay tick")
                 tasks.create_task(self._access_log.run(), name="access log")
                 for listener in sockets:
-                    self._servers.append(await loop.create_server(self._client, sock=listener))
+                    self._servers.append(await self._serve(listener))
                 started()
         finally:
             self._stop_accepting()
@@ -134,6 +136,17 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._no_clients.wait()
+
+    async def _serve(self, listener: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if self._certificate is None:
+            return await loop.create_server(self._client, sock=listener)
+        return await loop.create_server(
+            self._client,
+            sock=listener,
+            ssl=self._certificate.context,
+            ssl_handshake_timeout=self._settings.headers_timeout_seconds,
+        )
 
     async def drain(self) -> bool:
         """Take no new connection or request, and wait for the present ones; False when time ran out."""
@@ -214,9 +227,11 @@ class Worker:
         self._servers.clear()
 
     async def _tick(self) -> None:
-        """Once a second: let go of idle connections, tell the control plane which agents are in use."""
+        """Once a second: let go of idle connections, see a renewed certificate, tell which agents are in use."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._reach.sweep()
             self._api.sweep()
+            if self._certificate is not None:
+                self._certificate.refresh()
             self._link.tell_activity(tuple(Activity(*use) for use in self._reach.take_activity()))
