@@ -63,11 +63,15 @@ class Limits:
     """One a worker. `check` and `enter` belong into one step of the event loop."""
 
     def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._agent_in_flight = _Level("agent-in-flight", settings.agent_in_flight)
-        self._owner_in_flight = _Level("owner-in-flight", settings.owner_in_flight)
-        self._agent_streams = _Level("agent-streams", settings.agent_streams)
-        self._owner_streams = _Level("owner-streams", settings.owner_streams)
         self._connections = _Level("connections", settings.connections_per_address)
+        self._requests = (
+            _Level("agent-in-flight", settings.agent_in_flight),
+            _Level("owner-in-flight", settings.owner_in_flight),
+        )
+        self._streams = (
+            _Level("agent-streams", settings.agent_streams),
+            _Level("owner-streams", settings.owner_streams),
+        )
         self._rate = settings.owner_requests_per_second
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
@@ -84,7 +88,9 @@ class Limits:
         self._check_room(request, True)
 
     def _check_room(self, request: Request, stream: bool) -> None:
-        agent, owner = self._levels(stream)
+        agent, owner = self._streams if stream else self._requests
+        if not agent.full(request.agent_id) and not owner.full(request.owner_id):
+            return
         for level, key in ((agent, request.agent_id), (owner, request.owner_id)):
             if level.full(key):
                 request.edge_lines += (
@@ -100,12 +106,12 @@ class Limits:
                 )
 
     def enter(self, request: Request, *, stream: bool) -> None:
-        agent, owner = self._levels(stream)
+        agent, owner = self._streams if stream else self._requests
         agent.enter(request.agent_id)
         owner.enter(request.owner_id)
 
     def leave(self, request: Request, *, stream: bool) -> None:
-        agent, owner = self._levels(stream)
+        agent, owner = self._streams if stream else self._requests
         agent.leave(request.agent_id)
         owner.leave(request.owner_id)
 
@@ -118,11 +124,6 @@ class Limits:
     def disconnected(self, peer: Peer) -> None:
         if not peer.trusted:
             self._connections.leave(_neighbourhood(peer.address))
-
-    def _levels(self, stream: bool) -> tuple[_Level, _Level]:
-        if stream:
-            return self._agent_streams, self._owner_streams
-        return self._agent_in_flight, self._owner_in_flight
 
     def _take(self, request: Request, rate: float) -> None:
         """One token of the owner's bucket."""

@@ -61,7 +61,8 @@ class AgentPool(Pool):
 
     def give_back(self, connection: UpstreamConnection) -> None:
         super().give_back(connection)
-        self.dials.next_turn()
+        if self.dials.waiting:
+            self.dials.next_turn()
 
 
 class Reach:

@@ -19,14 +19,15 @@ class SharedDials:
         self._pool = pool
         self._most = most
         self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        """Who has to wait for a turn, the longest first."""
 
     async def connection(self, *, wait_seconds: float) -> UpstreamConnection:
         """A connection of the pool. Raises what its dial raises, also another's; TimeoutError when no turn came in time."""
         deadline = asyncio.get_running_loop().time() + wait_seconds
         while self._running >= self._most:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
+            self.waiting.append(turn)
             try:
                 async with asyncio.timeout_at(deadline):
                     await turn
@@ -40,8 +41,8 @@ class SharedDials:
         try:
             return await self._pool.connect()
         except Error as error:
-            while self._waiting:
-                self._end_wait(self._waiting.popleft(), error)
+            while self.waiting:
+                self._end_wait(self.waiting.popleft(), error)
             raise
         finally:
             self._running -= 1
@@ -49,8 +50,8 @@ class SharedDials:
 
     def next_turn(self) -> None:
         """A connection became free, or a dial may begin: let the one look that waits longest."""
-        while self._waiting:
-            turn = self._waiting.popleft()
+        while self.waiting:
+            turn = self.waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
