@@ -33,7 +33,7 @@ def test_directories_and_files_are_private(home: Path) -> None:
         assert directory.stat().st_mode & 0o777 == 0o700
     for file in server.directory.iterdir():
         assert file.stat().st_mode & 0o777 == 0o600, file
-    assert {file.name for file in server.directory.iterdir()} == {"config.yaml", "server.json"}
+    assert {file.name for file in server.directory.iterdir()} == {"config.yaml", "db.sqlite", "server.json"}
 
 
 def test_ports_are_chosen_once_and_kept(home: Path) -> None:

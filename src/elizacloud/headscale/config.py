@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+DATABASE = "db.sqlite"
 PREFIX_V4 = "100.64.0.0/10"
 PREFIX_V6 = "fd7a:115c:a1e0::/48"
 
@@ -73,7 +74,7 @@ def _document(config: ServerConfig) -> dict[str, Any]:
         },
         "database": {
             "type": "sqlite",
-            "sqlite": {"path": str(config.directory / "db.sqlite"), "write_ahead_log": True},
+            "sqlite": {"path": str(config.directory / DATABASE), "write_ahead_log": True},
         },
         "policy": {"mode": "database"},
         "dns": {"magic_dns": False, "override_local_dns": False, "base_domain": ""},

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from elizacloud.errors import HeadscaleUnavailable, Misconfigured
 from elizacloud.headscale.client import HeadscaleClient
-from elizacloud.headscale.config import PREFIX_V4, ServerConfig, render
+from elizacloud.headscale.config import DATABASE, PREFIX_V4, ServerConfig, render
 from elizacloud.headscale.protocol import Version
 from elizacloud.headscale.remembered import Binary, Kind, Remembered, check_change, load, save, write_private
 from elizacloud.processes import Child, LineSink, spawn
@@ -80,6 +80,9 @@ class SupervisedServer:
             save(self.directory, self._remembered)
             if self.binary.kind is Kind.HEADSCALE:
                 write_private(self._config_file, render(self._config()))
+                # Headscale would make it 0644; what SQLite puts beside it gets its mode.
+                (self.directory / DATABASE).touch(mode=0o600)
+                (self.directory / DATABASE).chmod(0o600)
         except OSError as error:
             raise Misconfigured(
                 f"cannot prepare {self.binary.kind} in {self.directory}: {error.strerror or error};"
