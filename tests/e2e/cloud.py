@@ -30,6 +30,8 @@ class Cloud:
     """Where to run it; here unless given."""
     facts: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
+    printed: str = ""
+    """What it wrote to standard output so far; all of it once it has ended."""
 
     @property
     def url(self) -> str:
@@ -78,6 +80,7 @@ class Cloud:
         self.process = self.popen()
         assert self.process.stdout is not None
         for line in self.process.stdout:
+            self.printed += line
             if "Ctrl-C stops everything" in line:
                 self.facts = json.loads((self.data_dir / "ready.json").read_text())
                 return self
@@ -98,7 +101,7 @@ class Cloud:
     def _ended(self) -> int:
         assert self.process is not None
         assert self.process.stdout is not None
-        self.process.stdout.read()
+        self.printed += self.process.stdout.read()
         code = self.process.wait(timeout=STOP_SECONDS)
         self.process.stdout.close()
         self.process = None
