@@ -11,7 +11,19 @@ from elizacloud.relay.edge import Edge, Request
 from elizacloud.relay.forwarded import Peer, Proxies
 from elizacloud.relay.http1.head import RequestHead
 from elizacloud.relay.limits import Limits, LimitSettings
-from tests.relay.conftest import AGENT, IP, OTHER_AGENT, Cloud, RawAgent, RawClient, request, soon, until, upstream
+from tests.relay.conftest import (
+    AGENT,
+    IP,
+    OTHER_AGENT,
+    Cloud,
+    RawAgent,
+    RawClient,
+    refuse,
+    request,
+    soon,
+    until,
+    upstream,
+)
 
 EDGE = Edge(Cors(()), Proxies(["10.0.0.0/8"]))
 NO_ANSWER = b""
@@ -261,6 +273,19 @@ async def test_dials_to_a_silent_agent_are_bounded_and_their_outcome_is_shared(r
         cloud.tailscaled.hold.clear()
         answers = [await soon(client.answer()) for client in await asking(cloud, 20)]
         assert {answer.header("Elizacloud-Error") for answer in answers} == {"agent_timeout"}
+        assert len(cloud.tailscaled.dials) == 2
+
+
+async def test_who_waits_hears_what_those_who_dialled_heard(run_dir: Path) -> None:
+    limits = replace(LimitSettings(), dials_per_agent=2)
+    async with Cloud(run_dir).running(limits=limits) as cloud:
+        cloud.agent(refuse)
+        cloud.tailscaled.hold.clear()
+        clients = await asking(cloud, 20)
+        await until(lambda: cloud.metrics.in_flight == 20 and len(cloud.tailscaled.dials) == 2)
+        cloud.tailscaled.hold.set()
+        answers = [await soon(client.answer()) for client in clients]
+        assert {answer.header("Elizacloud-Error") for answer in answers} == {"agent_refused"}
         assert len(cloud.tailscaled.dials) == 2
 
 
