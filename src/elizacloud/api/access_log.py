@@ -12,13 +12,16 @@ from elizacloud.model import is_agent_id
 
 log = structlog.get_logger()
 
+_UNTOLD = frozenset({"/healthz", "/readyz"})
+"""Asked again and again by machines; the relay's own log has them."""
+
 
 class AccessLog:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in _UNTOLD:
             await self._app(scope, receive, send)
             return
         began = asyncio.get_running_loop().time()

@@ -43,7 +43,7 @@ from elizacloud.processes import end_leftovers
 from elizacloud.settings import Settings, child_environment, is_loopback
 
 READY_SECONDS = 60.0
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 RELAY_MEMORY_LIMIT = "128MiB"
 AGENT_MEMORY_LIMIT = "64MiB"
 NOT_THE_RELAYS = ("headscale_api_key", "database_url", "operator_token")
@@ -210,13 +210,13 @@ class _Cloud:
     def _elizacloud(
         self, name: str, command: str, environment: Mapping[str, str], *, listen_fd: int | None = None
     ) -> ChildSpec:
-        """A process of this program; its log lines are shown, too."""
+        """A process of this program. The control plane's lines are shown, too: they tell what becomes of the agents."""
         argv = [sys.executable, "-m", "elizacloud", command]
         if listen_fd is not None:
             argv += ["--listen-fd", str(listen_fd)]
         fds = () if listen_fd is None else (listen_fd,)
         grace_seconds = self._settings.drain_seconds + 5
-        return ChildSpec(name, argv, environment, pass_fds=fds, grace_seconds=grace_seconds, shown=True)
+        return ChildSpec(name, argv, environment, pass_fds=fds, grace_seconds=grace_seconds, shown=listen_fd is None)
 
     def _environment(
         self, api_url: str, join_url: str, key_setting: str | None, *, without: Collection[str] = ()
