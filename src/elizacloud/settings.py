@@ -54,11 +54,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def child_environment(settings: Mapping[str, str] | None = None, *, without: Collection[str] = ()) -> dict[str, str]:
+def child_environment(
+    settings: Mapping[str, str] | None = None, *, without: Collection[str] = (), config: Path | None = None
+) -> dict[str, str]:
     """The environment of a process of ours: what every program needs, and with `settings` also these and our own.
 
     Of our own variables only those are passed on that are settings, so never a person's token, and none that is named in
     `without`, where the secrets belong that the process does not need. Without `settings` none is passed on at all.
+    `config` is the TOML file to read, where it was named by a flag.
     """
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     if settings is not None:
@@ -66,6 +69,8 @@ def child_environment(settings: Mapping[str, str] | None = None, *, without: Col
         passed_on = (CONFIG_FILE_VARIABLE, *variables.values())
         environment |= {name: os.environ[name] for name in passed_on if name in os.environ}
         environment |= {variables[name]: value for name, value in settings.items() if name in variables}
+    if config is not None:
+        environment[CONFIG_FILE_VARIABLE] = str(config.absolute())
     return environment
 
 

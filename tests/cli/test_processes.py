@@ -33,7 +33,7 @@ def test_up_takes_flags_over_the_environment_over_the_file(stranger: Cli, handed
     [(settings, more)] = handed_over
     assert (settings.data_dir, settings.port, settings.host) == (home / "d", 0, "127.0.0.2")
     assert (settings.headscale, settings.relay_domain) == ("devcontrol", "agents.example")
-    assert more["ready_file"] == home / "ready.json"
+    assert (more["ready_file"], more["config"]) == (home / "ready.json", home / "x.toml")
 
 
 def test_serve_and_relay(stranger: Cli, handed_over: list[Any], home: Path) -> None:

@@ -52,23 +52,26 @@ NOT_THE_RELAYS = ("headscale_api_key", "database_url", "operator_token")
 log = structlog.get_logger()
 
 
-def run(settings: Settings, *, ready_file: Path | None = None) -> None:
-    """Run until SIGINT or SIGTERM. Raises an Error, with nothing left running, when it cannot start."""
+def run(settings: Settings, *, ready_file: Path | None = None, config: Path | None = None) -> None:
+    """Run until SIGINT or SIGTERM; children read the settings file `config`, too.
+
+    Raises an Error, with nothing left running, when it cannot start.
+    """
     data = open_data_dir(settings)
     data.lock("up", "elizacloud up")
     end_leftovers(data.path / "processes")
     try:
-        asyncio.run(_run(settings, data, ready_file))
+        asyncio.run(_run(settings, data, ready_file, config))
     except BaseExceptionGroup as group:
         raise first_error(group) from group
 
 
-async def _run(settings: Settings, data: DataDir, ready_file: Path | None) -> None:
+async def _run(settings: Settings, data: DataDir, ready_file: Path | None, config: Path | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    cloud = _Cloud(settings, data)
+    cloud = _Cloud(settings, data, config)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     async with asyncio.TaskGroup() as group:
@@ -103,9 +106,10 @@ async def _announce(running: Running, cloud: _Cloud, data: DataDir, ready_file: 
 class _Cloud:
     """The children, and what each needs of those before it."""
 
-    def __init__(self, settings: Settings, data: DataDir) -> None:
+    def __init__(self, settings: Settings, data: DataDir, config: Path | None) -> None:
         self._settings = settings
         self._data = data
+        self._config = config
         self._children: Children | None = None
         self._headscale: HeadscaleClient | None = None
         self._front: socket.socket | None = None
@@ -123,7 +127,7 @@ class _Cloud:
         settings, data = self._settings, self._data
         # Kept for as long as this process lives: connections wait in its queue while the relay is started again.
         self._front = front = listening_socket(settings.host, settings.port)
-        url = settings.public_url or url_of(front)
+        here = url_of(front, tls=settings.tls_certificate_file is not None)
         with show_progress() as progress:
             tailscaled = (await Binaries.from_settings(settings, progress).tailscaled()).path
             server = await obtain(settings, data.control_server, progress)
@@ -167,8 +171,8 @@ class _Cloud:
         relay_environment = self._environment(api_url, join_url, None, without=NOT_THE_RELAYS)
         children.keep(self._elizacloud("relay", "relay", relay_environment, listen_fd=front.fileno()))
         needed = (process_host, control_plane)
-        await ready_or_exit(needed, _until_ready(url_of(front)), within_seconds=READY_SECONDS)
-        return Running(url, os.getpid(), api_url, kind, version, data.path, self._sockets)
+        await ready_or_exit(needed, _until_ready(here), within_seconds=READY_SECONDS)
+        return Running(settings.public_url or here, os.getpid(), api_url, kind, version, data.path, self._sockets)
 
     async def stop(self) -> None:
         if self._children is not None:
@@ -239,7 +243,7 @@ class _Cloud:
         }
         if key_setting is not None:
             chosen["headscale_api_key"] = key_setting
-        return child_environment(chosen, without=without)
+        return child_environment(chosen, without=without, config=self._config)
 
 
 def _check_exposure(host: str, kind: Kind | None) -> None:
@@ -254,11 +258,14 @@ def _check_exposure(host: str, kind: Kind | None) -> None:
 
 
 async def _until_ready(url: str) -> None:
-    """Ask through the front door until everything behind it is ready; there is no event for that."""
+    """Ask through the front door until everything behind it is ready; there is no event for that.
+
+    Our own socket on loopback is asked, and no secret is sent, so its certificate need not name this address.
+    """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError, Unavailable):
-                async with session.get(f"{url}/readyz") as response:
+                async with session.get(f"{url}/readyz", ssl=False) as response:
                     if response.status == 200:
                         return
             await asyncio.sleep(LOOK_SECONDS)

@@ -33,4 +33,4 @@ def up(
     configure_logging(level=settings.log_level, json=settings.log_json, process="up")
     from elizacloud.app.up import run
 
-    run(settings, ready_file=ready_file)
+    run(settings, ready_file=ready_file, config=config)
