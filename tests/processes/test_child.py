@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -129,7 +130,8 @@ async def test_default_signal_dispositions_are_restored(start: Start, printed: P
     shell = spawn(["sh", "-c", "grep SigIgn /proc/$$/status"], name="sh", env=ENV, log=printed)
     async with shell:
         await shell.wait()
-    assert int(printed.lines[-1].split()[1], 16) == 0
+    standard = (1 << 31) - 1  # the C library keeps two more for itself
+    assert int(printed.lines[-1].split()[1], 16) & standard == 0
 
 
 async def test_descriptors_pass_only_when_named(start: Start, printed: Printed) -> None:
@@ -215,13 +217,23 @@ def no_descriptor(_: int) -> int:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
+def children() -> set[int]:
+    """Every child of this process, zombies too."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(stat.parent.name))
+    return found
+
+
 async def test_no_descriptor_and_no_zombie_stays(start: Start) -> None:
     async def one() -> None:
         async with start("print('x')") as child:
             await child.wait()
 
     await one()
-    before = len(os.listdir("/proc/self/fd"))
+    before = (len(os.listdir("/proc/self/fd")), children())
     for _ in range(5):
         await one()
         with pytest.raises(SpawnFailed):
@@ -231,9 +243,7 @@ async def test_no_descriptor_and_no_zombie_stays(start: Start) -> None:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SpawnFailed):
             patch.setattr(os, "pidfd_open", no_descriptor)
             start("import signal; signal.pause()")
-    assert len(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # noqa: ASYNC222 - does not block
+    assert (len(os.listdir("/proc/self/fd")), children()) == before
 
 
 @pytest.mark.parametrize("program", ["/nowhere/tailscaled", "/etc/passwd", "no-such-program", "/", ""])

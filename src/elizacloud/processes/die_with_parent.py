@@ -12,13 +12,14 @@ import os
 import sys
 
 PR_SET_PDEATHSIG = 1
-SIGNAL_NUMBERS_PYTHON_IGNORES = (13, 25)  # SIGPIPE and SIGXFSZ: ignored signals stay ignored over an exec
+STANDARD_SIGNALS = range(1, 32)
 
 
 def main() -> None:
     death_signal, parent_pid, program, *argv = sys.argv[1:]
     libc = ctypes.CDLL(None, use_errno=True)
-    for number in SIGNAL_NUMBERS_PYTHON_IGNORES:
+    # Ignored signals stay ignored over an exec: Python ignores two itself, and `nohup` or a script's `&` some more.
+    for number in STANDARD_SIGNALS:
         libc.signal(number, None)
     if libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0) != 0:
         sys.exit(f"cannot tie this process to its parent: {os.strerror(ctypes.get_errno())}")
