@@ -20,6 +20,7 @@ import socket
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import aiohttp
 import structlog
@@ -33,6 +34,7 @@ from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.failing import first_error
 from elizacloud.app.listening import listening_socket, remembered_report_address, url_of
 from elizacloud.app.relay_node import RelayNode
+from elizacloud.app.stuck import restart_when_stuck
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.errors import Misconfigured, Unavailable
 from elizacloud.headscale.bootstrap import bootstrap, ensure_policy
@@ -113,6 +115,7 @@ class _Cloud:
         self._children: Children | None = None
         self._headscale: HeadscaleClient | None = None
         self._front: socket.socket | None = None
+        self._watching: asyncio.Task[NoReturn] | None = None
         self.operator_token = data.operator_token(settings)
         data.secret_key(settings)
         self._sockets = {
@@ -151,7 +154,7 @@ class _Cloud:
                 debug_listen=settings.devcontrol_debug_listen,
             )
             supervised.prepare()
-            await self._start_server(supervised)
+            await self._start_server(supervised, group)
             api_url, join_url, kind, version = supervised.url, supervised.join_url, server.kind, server.version
             key_setting = f"file:{data.control_server / 'api.key'}"
         assert self._headscale is not None
@@ -175,6 +178,8 @@ class _Cloud:
         return Running(settings.public_url or here, os.getpid(), api_url, kind, version, data.path, self._sockets)
 
     async def stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         if self._children is not None:
             await self._children.stop()
         if self._headscale is not None:
@@ -182,7 +187,7 @@ class _Cloud:
         if self._front is not None:
             self._front.close()
 
-    async def _start_server(self, server: SupervisedServer) -> None:
+    async def _start_server(self, server: SupervisedServer, group: asyncio.TaskGroup) -> None:
         assert self._children is not None
         command = server.serve_command()
         kept = self._children.keep(
@@ -191,6 +196,8 @@ class _Cloud:
         child = await kept.started()
         await server.wait_healthy(child, within_seconds=READY_SECONDS, last_words=kept.log.recent)
         self._headscale = await bootstrap(server)
+        watching = restart_when_stuck(kept, self._headscale.health)
+        self._watching = group.create_task(watching, name=f"health of {kept.name}")
 
     def _remote_key(self) -> SecretStr:
         if self._settings.headscale_api_key is None:
