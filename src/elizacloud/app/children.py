@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL, Signals
@@ -40,14 +40,10 @@ class Kept:
     task: asyncio.Task[None] | None = None
     child: Child | None = None
     exits: int = 0
-    on_start: Callable[[], Awaitable[None]] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def hear(self, news: Started | Exited) -> None:
-        if isinstance(news, Started):
-            if self.on_start is not None and self.exits:
-                await self.on_start()
-        else:
+        if isinstance(news, Exited):
             self.child, self.exits = None, self.exits + 1
         self.changed.set()
 
@@ -67,9 +63,9 @@ class Children:
         self._logs = logs
         self._kept: list[Kept] = []
 
-    def keep(self, spec: ChildSpec, *, on_restart: Callable[[], Awaitable[None]] | None = None) -> Kept:
-        """Start the child and keep it running; `on_restart` is awaited after each start but the first."""
-        kept = Kept(spec.name, LogFile(self._logs / f"{spec.name.replace(' ', '-')}.log"), on_start=on_restart)
+    def keep(self, spec: ChildSpec) -> Kept:
+        """Start the child and keep it running."""
+        kept = Kept(spec.name, LogFile(self._logs / f"{spec.name.replace(' ', '-')}.log"))
 
         def show(line: bytes) -> None:
             kept.log.write(line)
