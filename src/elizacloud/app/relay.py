@@ -85,6 +85,8 @@ async def _run(settings: Settings, data: DataDir) -> None:
                 agent_streams=settings.agent_streams,
                 owner_streams=settings.owner_streams,
                 owner_requests_per_second=settings.owner_requests_per_second,
+                agent_bytes_per_second=settings.agent_bytes_per_second,
+                owner_bytes_per_second=settings.owner_bytes_per_second,
                 connections_per_address=settings.connections_per_address,
                 dials_per_agent=settings.dials_per_agent,
             ),

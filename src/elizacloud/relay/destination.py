@@ -13,6 +13,7 @@ from elizacloud.relay.http1.head import AnswerHead, RequestHead
 from elizacloud.relay.limits import Limits
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import AgentPool, Reach
+from elizacloud.relay.throttle import Flow, Throttle
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.upstreams import Upstream
 
@@ -21,6 +22,8 @@ class Destination(Protocol):
     """`kind` is a metric's label. `began` and `ended` frame the exchange, whatever becomes of it."""
 
     kind: str
+    flow: Flow | None
+    """Holds the bytes to a rate; None when nothing does."""
 
     def began(self) -> None: ...
 
@@ -45,10 +48,13 @@ class Destination(Protocol):
 class Destinations:
     """Finds the destination of a request, or says why there is none."""
 
-    def __init__(self, fronts: Fronts, access: Access, limits: Limits, reach: Reach, api: Pool) -> None:
+    def __init__(
+        self, fronts: Fronts, access: Access, limits: Limits, throttle: Throttle, reach: Reach, api: Pool
+    ) -> None:
         self._fronts = fronts
         self._access = access
         self._limits = limits
+        self._throttle = throttle
         self._reach = reach
         self._api = api
 
@@ -58,16 +64,16 @@ class Destinations:
         if isinstance(front, ToAgent):
             caller = self._access.check(request.head, front.agent_id)
             request.agent_id, request.owner_id, request.for_owner = front.agent_id, *caller
-            destination = ToAgentDestination(front, self._reach, request, self._limits)
+            destination = ToAgentDestination(front, self._reach, request, self._limits, self._throttle)
             self._limits.check(request, stream=destination.stream)
             return destination
         return ToApiDestination(front.target, self._api, request.forwarded_lines)
 
 
 class ToAgentDestination:
-    __slots__ = ("_front", "_limits", "_pool", "_reach", "_request", "kind", "stream")
+    __slots__ = ("_front", "_limits", "_pool", "_reach", "_request", "flow", "kind", "stream")
 
-    def __init__(self, front: ToAgent, reach: Reach, request: Request, limits: Limits) -> None:
+    def __init__(self, front: ToAgent, reach: Reach, request: Request, limits: Limits, throttle: Throttle) -> None:
         self.kind = "agent"
         self._front = front
         self._reach = reach
@@ -75,6 +81,7 @@ class ToAgentDestination:
         self._limits = limits
         self.stream = _asks_for_stream(request.head)
         """It is counted as a stream, and not as a request in flight."""
+        self.flow = throttle.flow(request.agent_id, request.owner_id)
         self._pool: AgentPool | None = None
 
     def began(self) -> None:
@@ -84,6 +91,8 @@ class ToAgentDestination:
     def ended(self) -> None:
         self._reach.ended(self._front.agent_id)
         self._limits.leave(self._request, stream=self.stream)
+        if self.flow is not None:
+            self.flow.close()
 
     def became_stream(self) -> None:
         if not self.stream:
@@ -93,10 +102,16 @@ class ToAgentDestination:
             self.stream = True
 
     def lease(self) -> UpstreamConnection | None:
+        if self.flow is not None and self.flow.passed(0):
+            return None
         upstream = self._reach.ready(self._front.agent_id)
         return None if upstream is None else self._use(upstream).lease()
 
     async def connect(self) -> UpstreamConnection:
+        if self.flow is not None:
+            await self.flow.paid_off()
+            if (pooled := self.lease()) is not None:
+                return pooled
         upstream = await self._reach.soon_ready(self._front.agent_id)
         self._use(upstream)
         return await self._reach.connect(upstream)
@@ -131,10 +146,11 @@ class ToAgentDestination:
 
 
 class ToApiDestination:
-    __slots__ = ("_forwarded_lines", "_pool", "_target", "kind")
+    __slots__ = ("_forwarded_lines", "_pool", "_target", "flow", "kind")
 
     def __init__(self, target: bytes, pool: Pool, forwarded_lines: bytes) -> None:
         self.kind = "api"
+        self.flow: Flow | None = None
         self._target = target
         self._pool = pool
         self._forwarded_lines = forwarded_lines

@@ -19,6 +19,7 @@ from elizacloud.errors import Error
 from elizacloud.relay import hygiene
 from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.answers import Answer, answer_to
+from elizacloud.relay.client import Client
 from elizacloud.relay.destination import Destination
 from elizacloud.relay.edge import Request
 from elizacloud.relay.http1.body import LAST_CHUNK, chunk
@@ -33,37 +34,6 @@ _STATUS_LINES = {
     for status, reason in ((200, b"OK"), (201, b"Created"), (204, b"No Content"), (304, b"Not Modified"))
 }
 _OUTCOMES = ("", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx")
-
-
-class Client(Protocol):
-    """The connection that the request came by."""
-
-    keep_alive: bool
-    """The client, and the worker, would use the connection for another request."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def take_body(self) -> None:
-        """Call `body` and `body_end` from now on; may do so before it returns."""
-
-    def pause_body(self) -> None: ...
-
-    def resume_body(self) -> None: ...
-
-    def leave_body(self) -> None:
-        """Nobody wants the rest of the body: the connection ends with this answer."""
-
-    def become_pipe(self) -> None:
-        """Call `piped_up` from now on with all that comes."""
-
-    def answered(self) -> None:
-        """The whole answer was written."""
-
-    def abort(self) -> None:
-        """The answer cannot be completed: make that seen by ending the connection."""
-
-    def close(self) -> None:
-        """End the connection after what was written has left."""
 
 
 class Tasks(Protocol):
@@ -90,6 +60,7 @@ class Exchange:
         "_connecting",
         "_connection",
         "_destination",
+        "_flow",
         "_framing",
         "_head",
         "_outcome",
@@ -117,6 +88,7 @@ class Exchange:
         self._head = head = request.head
         self._framing = framing
         self._destination = destination
+        self._flow = destination.flow
         self._surroundings = surroundings
         self._upgrade = hygiene.upgrade_of(head, framing)
         self._connection: UpstreamConnection | None = None
@@ -140,6 +112,8 @@ class Exchange:
     def start(self) -> None:
         self._destination.began()
         self._surroundings.metrics.in_flight += 1
+        if self._flow is not None:
+            self._flow.between(self)
         connection = self._destination.lease()
         if connection is not None:
             self._send(connection, reused=True)
@@ -199,6 +173,8 @@ class Exchange:
             self._connection.write(data)
 
     def client_writable(self, writable: bool) -> None:
+        if self._flow is not None:
+            writable = self._flow.down.may_open(writable)
         if self._connection is not None:
             if writable:
                 self._connection.resume_reading()
@@ -352,6 +328,8 @@ class Exchange:
         self._refuse(Answer(504, code, f"cannot answer: the {who} did not begin its answer in {seconds:g} s"))
 
     def upstream_writable(self, writable: bool) -> None:
+        if self._flow is not None:
+            writable = self._flow.up.may_open(writable)
         if writable:
             self._client.resume_body()
         else:
@@ -360,10 +338,14 @@ class Exchange:
     def _received(self, size: int) -> None:
         self._bytes_in += size
         self._surroundings.metrics.bytes_in += size
+        if self._flow is not None and self._flow.up.must_close(size):
+            self._client.pause_body()
 
     def _sent(self, size: int) -> None:
         self._bytes_out += size
         self._surroundings.metrics.bytes_out += size
+        if self._flow is not None and self._flow.down.must_close(size) and self._connection is not None:
+            self._connection.pause_reading()
 
     # The end
 

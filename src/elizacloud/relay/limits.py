@@ -30,6 +30,8 @@ class LimitSettings:
     agent_streams: int = 2000
     owner_streams: int = 10_000
     owner_requests_per_second: float | None = None
+    agent_bytes_per_second: float | None = None
+    owner_bytes_per_second: float | None = None
     connections_per_address: int = 1000
     dials_per_agent: int = 32
 

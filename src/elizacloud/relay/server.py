@@ -194,7 +194,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_gone()
         self._on_closed(self)
 
-    # exchange.Client
+    # client.Client
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)

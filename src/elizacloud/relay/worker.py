@@ -33,6 +33,7 @@ from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import Reach
 from elizacloud.relay.server import ClientConnection, ServerSettings
+from elizacloud.relay.throttle import Throttle
 from elizacloud.relay.tls import ServerCertificate
 from elizacloud.tailnet.netmap import Netmap, PeerChange
 from elizacloud.upstreams import PeerSeen, Probe, Upstream
@@ -100,7 +101,12 @@ class Worker:
         self._edge = Edge(Cors(settings.cors_origins), Proxies(settings.trusted_proxies))
         self._access_log = access_log or AccessLog(settings.access_log)
         self._destinations = Destinations(
-            Fronts(settings.relay_domain), Access(link), self._limits, self._reach, self._api
+            Fronts(settings.relay_domain),
+            Access(link),
+            self._limits,
+            Throttle(settings.limits.agent_bytes_per_second, settings.limits.owner_bytes_per_second),
+            self._reach,
+            self._api,
         )
         self._surroundings = Surroundings(self, metrics, self._access_log, settings.first_byte_timeout_seconds)
         self._server_settings = ServerSettings(

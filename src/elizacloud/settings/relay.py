@@ -47,6 +47,14 @@ class RelaySettings(BaseSettings):
     owner_requests_per_second: float | None = Field(
         None, gt=0, description="Relay: requests a second to one owner's agents, in each worker; no limit unless given."
     )
+    agent_bytes_per_second: float | None = Field(
+        None,
+        gt=0,
+        description="Relay: bytes a second to and from one agent together, in each worker; what is faster is slowed down.",
+    )
+    owner_bytes_per_second: float | None = Field(
+        None, gt=0, description="Relay: the same for all agents of one owner; neither has a limit unless given."
+    )
     connections_per_address: Count = Field(
         1000, description="Relay: most connections of one client address (IPv6: /64), in each worker; not of a proxy's."
     )
