@@ -188,6 +188,13 @@ class Scope(StrEnum):
     RELAY = "relay"
 
 
+class TokenKind(StrEnum):
+    """Where a token's value counts: API as a bearer, SESSION as a browser's cookie at one agent's host."""
+
+    API = "api"
+    SESSION = "session"
+
+
 @dataclass(frozen=True, slots=True)
 class ApiToken:
     """An API token as stored: its value is shown once and only its SHA-256 is kept."""
@@ -201,6 +208,9 @@ class ApiToken:
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    kind: TokenKind = TokenKind.API
+    parent_id: str | None = None
+    """The API token that a session was made with; it does not outlive it."""
 
 
 @dataclass(frozen=True, slots=True)

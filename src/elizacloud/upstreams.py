@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from elizacloud.model import AGENT_PORT, Scope
+from elizacloud.model import AGENT_PORT, Scope, TokenKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,46 @@ class KnownToken:
     scopes: frozenset[Scope]
     agent_id: str | None = None
     expires_at: datetime | None = None
+    kind: TokenKind = TokenKind.API
+    parent_id: str | None = None
+    """The token that it does not outlive: revoking that one revokes this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that JWTs are checked with: the public part, as the JSON text of RFC 7517, with the one `alg` it is for."""
+
+    kid: str
+    jwk: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownIssuer:
+    """Whose JWTs are accepted, and how they name an owner. `audience` None is ours: one agent, or all of an owner's."""
+
+    issuer: str
+    keys: tuple[PublicKey, ...]
+    audience: str | None = None
+    owner_claim: str = "sub"
+    owner_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AssertionKey:
+    """What relays sign with when they tell an agent who is calling."""
+
+    issuer: str
+    kid: str
+    private_jwk: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Redemption:
+    """What a ticket was exchanged for. With `value`, a session: `token` is in the table and this is the value's only
+    appearance. Without, `token` stands for the caller of one request or connection and is in no table."""
+
+    token: KnownToken
+    value: SecretStr | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +113,10 @@ class Change:
     tokens: tuple[KnownToken, ...] = ()
     withdrawn_agents: tuple[str, ...] = ()
     revoked_tokens: tuple[str, ...] = ()
+    """Ids; what has one of them as its parent goes too."""
+    issuers: tuple[KnownIssuer, ...] = ()
+    assertion_key: AssertionKey | None = None
+    """The new one; None leaves it as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +128,8 @@ class Snapshot:
     upstreams: tuple[Upstream, ...] = ()
     agents: tuple[KnownAgent, ...] = ()
     tokens: tuple[KnownToken, ...] = ()
+    issuers: tuple[KnownIssuer, ...] = ()
+    assertion_key: AssertionKey | None = None
 
 
 @dataclass(slots=True)
@@ -96,12 +142,20 @@ class UpstreamTable:
     agents: dict[str, KnownAgent] = field(default_factory=dict)
     tokens: dict[str, KnownToken] = field(default_factory=dict)
     """By SHA-256."""
+    token_ids: dict[str, KnownToken] = field(default_factory=dict)
+    """The same tokens, by id."""
+    issuers: dict[str, KnownIssuer] = field(default_factory=dict)
+    """By the value of `iss`."""
+    assertion_key: AssertionKey | None = None
 
     def replace(self, snapshot: Snapshot) -> None:
         self.epoch, self.revision = snapshot.epoch, snapshot.revision
         self.upstreams = {upstream.agent_id: upstream for upstream in snapshot.upstreams}
         self.agents = {agent.agent_id: agent for agent in snapshot.agents}
         self.tokens = {token.sha256: token for token in snapshot.tokens}
+        self.token_ids = {token.token_id: token for token in snapshot.tokens}
+        self.issuers = {issuer.issuer: issuer for issuer in snapshot.issuers}
+        self.assertion_key = snapshot.assertion_key
 
     def apply(self, change: Change) -> bool:
         """Apply the next revision; False, with nothing changed, when it is not the next one."""
@@ -112,8 +166,7 @@ class UpstreamTable:
             self.upstreams.pop(agent_id, None)
             self.agents.pop(agent_id, None)
         if change.revoked_tokens:
-            revoked = set(change.revoked_tokens)
-            self.tokens = {digest: token for digest, token in self.tokens.items() if token.token_id not in revoked}
+            self._revoke(frozenset(change.revoked_tokens))
         for agent in change.agents:
             self.agents[agent.agent_id] = agent
             self.upstreams.pop(agent.agent_id, None)
@@ -121,7 +174,9 @@ class UpstreamTable:
             self.upstreams[upstream.agent_id] = upstream
             self.agents.pop(upstream.agent_id, None)
         for token in change.tokens:
-            self.tokens[token.sha256] = token
+            self.tokens[token.sha256] = self.token_ids[token.token_id] = token
+        self.issuers |= {issuer.issuer: issuer for issuer in change.issuers}
+        self.assertion_key = change.assertion_key or self.assertion_key
         return True
 
     def snapshot(self) -> Snapshot:
@@ -131,7 +186,16 @@ class UpstreamTable:
             tuple(self.upstreams.values()),
             tuple(self.agents.values()),
             tuple(self.tokens.values()),
+            tuple(self.issuers.values()),
+            self.assertion_key,
         )
+
+    def _revoke(self, token_ids: frozenset[str]) -> None:
+        """Without these tokens and those that were made with them."""
+        for token in tuple(self.tokens.values()):
+            if token.token_id in token_ids or token.parent_id in token_ids:
+                del self.tokens[token.sha256]
+                self.token_ids.pop(token.token_id, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,4 +240,8 @@ class Relays(Protocol):
 
     def add_token(self, token: KnownToken) -> None: ...
 
-    def revoke_token(self, token_id: str) -> None: ...
+    def revoke_token(self, token_id: str) -> None:
+        """Every worker forgets it, and whatever was made with it."""
+
+    def trust(self, issuers: Iterable[KnownIssuer], assertion_key: AssertionKey | None) -> None:
+        """Accept JWTs of these issuers with these keys, in place of what the same issuers had; None keeps the key."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from elizacloud.errors import TailnetUnavailable
-from elizacloud.upstreams import Change, KnownAgent, KnownToken, Probe, Upstream, UpstreamTable
+from elizacloud.upstreams import (
+    AssertionKey,
+    Change,
+    KnownAgent,
+    KnownIssuer,
+    KnownToken,
+    Probe,
+    Upstream,
+    UpstreamTable,
+)
 
 LEAVING = frozenset({"deleting", "tombstone", "gone"})
 
@@ -43,6 +52,9 @@ class FakeRelays:
 
     def revoke_token(self, token_id: str) -> None:
         self._apply(Change(self.table.revision + 1, revoked_tokens=(token_id,)))
+
+    def trust(self, issuers: Iterable[KnownIssuer], assertion_key: AssertionKey | None) -> None:
+        self._apply(Change(self.table.revision + 1, issuers=tuple(issuers), assertion_key=assertion_key))
 
     def _apply(self, change: Change) -> None:
         assert self.table.apply(change)

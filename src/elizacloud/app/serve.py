@@ -22,7 +22,7 @@ from elizacloud.app.failing import first_error
 from elizacloud.app.http import served
 from elizacloud.auth.issuing import known_token
 from elizacloud.auth.tokens import token_sha256
-from elizacloud.errors import HeadscaleUnavailable, Misconfigured
+from elizacloud.errors import HeadscaleUnavailable, Misconfigured, Unauthenticated
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.headscale.client import USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, ApiToken, Scope, utc_now
@@ -32,7 +32,7 @@ from elizacloud.relay.link.messages import Activity
 from elizacloud.runtime.process.runtime import ProcessRuntime
 from elizacloud.settings import Settings
 from elizacloud.store import Cipher, Store, sqlite_url
-from elizacloud.upstreams import PeerSeen
+from elizacloud.upstreams import PeerSeen, Redemption
 
 OPERATOR = "operator"
 LINK_SECONDS = 1.0
@@ -167,3 +167,6 @@ class _Listener:
 
     def active(self, activity: Activity) -> None:
         """Nothing depends on activity yet: agents are only paused when their owner says so."""
+
+    async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption:
+        raise Unauthenticated("cannot take this ticket: it is unknown; ask for a new one", code="ticket_used")

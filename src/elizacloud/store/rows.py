@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from sqlalchemy.engine import RowMapping
 
 from elizacloud.cipher import Cipher
-from elizacloud.model import Agent, AgentSpec, ApiToken, Event, Failure, Generation, Run, Scope
+from elizacloud.model import Agent, AgentSpec, ApiToken, Event, Failure, Generation, Run, Scope, TokenKind
 from elizacloud.states import State, Wanted
 
 Row = Mapping[str, Any] | RowMapping
@@ -176,8 +176,9 @@ def event_from_row(row: Row) -> Event:
 
 
 def token_to_row(token: ApiToken) -> dict[str, Any]:
-    return asdict(token) | {"scopes": sorted(scope.value for scope in token.scopes)}
+    return asdict(token) | {"scopes": sorted(scope.value for scope in token.scopes), "kind": token.kind.value}
 
 
 def token_from_row(row: Row) -> ApiToken:
-    return ApiToken(**{**row, "scopes": frozenset(Scope(scope) for scope in row["scopes"])})
+    scopes = frozenset(Scope(scope) for scope in row["scopes"])
+    return ApiToken(**{**row, "scopes": scopes, "kind": TokenKind(row["kind"])})

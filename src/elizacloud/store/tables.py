@@ -181,8 +181,38 @@ tokens = sa.Table(
     _time("created_at"),
     _time("expires_at", nullable=True),
     _time("revoked_at", nullable=True),
+    sa.Column("kind", sa.Text, nullable=False, server_default="api"),
+    _text("parent_id", nullable=True),  # may be forgotten before those that were made with it
     sa.Index("ix_api_tokens_of_owner", "owner_id", "created_at"),
     sa.Index("ix_api_tokens_of_agent", "agent_id"),
+    sa.Index("ix_api_tokens_of_parent", "parent_id"),
+    sa.Index("ix_api_tokens_expires_at", "expires_at"),
+)
+
+tickets = sa.Table(
+    "tickets",
+    metadata,
+    _id("sha256"),
+    _text("id"),
+    _references("agent_id", "agents.id"),
+    _text("owner_id"),
+    _text("parent_id", nullable=True),
+    _time("created_at"),
+    _time("expires_at"),
+    _time("session_expires_at"),
+    _time("redeemed_at", nullable=True),
+    sa.Index("ix_tickets_expires_at", "expires_at"),
+)
+
+signing_keys = sa.Table(
+    "signing_keys",
+    metadata,
+    _id("kid"),
+    _text("purpose"),
+    sa.Column("private_jwk", sa.LargeBinary, nullable=False),  # sealed
+    _time("signs_from"),
+    _time("signs_until"),
+    _time("published_until"),
 )
 
 idempotency_keys = sa.Table(

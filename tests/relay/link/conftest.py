@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from elizacloud.cipher import Cipher, new_secret_key
+from elizacloud.errors import Unauthenticated
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.messages import SILENCE_SECONDS, Activity
-from elizacloud.upstreams import PeerSeen, Probe, Upstream
+from elizacloud.upstreams import PeerSeen, Probe, Redemption, Upstream
 
 
 class Heard:
@@ -22,6 +23,20 @@ class Heard:
         self.wakes: list[str] = []
         self.activity: list[Activity] = []
         self.any = asyncio.Event()
+        self.tickets: dict[tuple[str, str], Redemption] = {}
+        """By hash and agent; each is given once."""
+        self.asked: list[tuple[str, str, bool]] = []
+        self.answering = asyncio.Event()
+        self.answering.set()
+
+    async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption:
+        self.asked.append((ticket_sha256, agent_id, session))
+        self.any.set()
+        await self.answering.wait()
+        redemption = self.tickets.pop((ticket_sha256, agent_id), None)
+        if redemption is None:
+            raise Unauthenticated("cannot take this ticket: it was used", code="ticket_used")
+        return redemption
 
     def peer_seen(self, peer: PeerSeen) -> None:
         self.peers.append(peer)

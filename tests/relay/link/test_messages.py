@@ -5,22 +5,42 @@ import pytest
 from pydantic import SecretStr
 
 from elizacloud.errors import Invalid
-from elizacloud.model import Scope
+from elizacloud.model import Scope, TokenKind
 from elizacloud.relay.link import messages
-from elizacloud.upstreams import Change, KnownAgent, KnownToken, PeerSeen, Probe, Snapshot, Upstream
+from elizacloud.upstreams import (
+    AssertionKey,
+    Change,
+    KnownAgent,
+    KnownIssuer,
+    KnownToken,
+    PeerSeen,
+    Probe,
+    PublicKey,
+    Redemption,
+    Snapshot,
+    Upstream,
+)
 
 UPSTREAM = Upstream("kagent0000000001", "owner", 1, 2, "cell", "7", "100.64.0.7", SecretStr("eca_secret"))
 TOKEN = KnownToken(
     "t1", "ab" * 32, "owner", frozenset({Scope.OWNER, Scope.RELAY}), None, datetime(2030, 1, 1, tzinfo=UTC)
 )
+SESSION = KnownToken(
+    "s1", "cd" * 32, "owner", frozenset({Scope.RELAY}), "kagent0000000001", None, TokenKind.SESSION, "t1"
+)
+ISSUER = KnownIssuer("https://cloud.example", (PublicKey("k1", '{"kty":"OKP"}'),), None, "sub", "")
+ASSERTING = AssertionKey("https://cloud.example/assertion", "a1", SecretStr("private-part"))
 AGENT = KnownAgent("kagent0000000002", "owner", "paused", "asleep", wakeable=True)
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        messages.Table(Snapshot("e1", 3, (UPSTREAM,), (AGENT,), (TOKEN,))),
-        messages.Changed(Change(4, (UPSTREAM,), (AGENT,), (TOKEN,), ("a",), ("t",))),
+        messages.Table(Snapshot("e1", 3, (UPSTREAM,), (AGENT,), (TOKEN, SESSION), (ISSUER,), ASSERTING)),
+        messages.Changed(Change(4, (UPSTREAM,), (AGENT,), (TOKEN,), ("a",), ("t",), (ISSUER,), ASSERTING)),
+        messages.Changed(Change(5)),
+        messages.Redeemed(3, Redemption(SESSION, SecretStr("ecs_value"))),
+        messages.Redeemed(4, error="cannot", code="ticket_used"),
         messages.AskProbe(1, UPSTREAM, 2.5),
         messages.AskDrain(2, "a", 1.0),
         messages.Heartbeat(),
@@ -42,6 +62,7 @@ def test_what_the_control_plane_says_arrives_as_it_was(message: messages.Down) -
         messages.DrainDone(2, True),
         messages.Seen(PeerSeen("cell", "7", ("100.64.0.7",), ("tag:agent",), True)),
         messages.Wake("a"),
+        messages.AskRedeem(1, "ef" * 32, "kagent0000000001", session=True),
         messages.Active((messages.Activity("a", 3, 1),)),
         messages.Goodbye(),
     ],

@@ -7,6 +7,7 @@ While the link is down the last table stays in use; known tokens are honoured fo
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -16,16 +17,17 @@ from typing import Protocol
 import structlog
 
 from elizacloud.cipher import Cipher
-from elizacloud.errors import Invalid
+from elizacloud.errors import Invalid, Unauthenticated, Unavailable
 from elizacloud.processes.backoff import Backoff
 from elizacloud.relay.link import messages
 from elizacloud.relay.link.snapshot import SnapshotFile
-from elizacloud.upstreams import PeerSeen, Probe, Upstream, UpstreamTable
+from elizacloud.upstreams import PeerSeen, Probe, Redemption, Upstream, UpstreamTable
 
 logger = structlog.get_logger()
 
 _BACKOFF = Backoff(first_seconds=0.05, cap_seconds=2.0, reset_after_seconds=10.0)
 _CONNECT_SECONDS = 5.0
+_REDEEM_SECONDS = 5.0
 
 
 class Worker(Protocol):
@@ -66,6 +68,8 @@ class LinkClient:
         self._heard_at: float | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._unsaved = asyncio.Event()
+        self._numbers = itertools.count(1)
+        self._redeeming: dict[int, asyncio.Future[messages.Redeemed | None]] = {}
 
     @property
     def known(self) -> bool:
@@ -98,6 +102,32 @@ class LinkClient:
                 if failures == 1 or failures % 20 == 0:
                     logger.warning("no link to the control plane", reason=reason, silent_seconds=self.silent_seconds)
                 await asyncio.sleep(_BACKOFF.delay_seconds(failures, random.random()))
+
+    async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption:
+        """Have the control plane consume a ticket. With `session`, the new session is in the table when this returns.
+
+        Raises Unauthenticated `ticket_used` when it is unknown, used, expired or for another agent, and Unavailable
+        when the control plane does not answer: whether the ticket is used up is then not known.
+        """
+        if not self.linked:
+            raise _unavailable()
+        number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
+        self._redeeming[number] = answer
+        try:
+            async with asyncio.timeout(_REDEEM_SECONDS):
+                self._send(messages.AskRedeem(number, ticket_sha256, agent_id, session))
+                redeemed: messages.Redeemed | None = await answer
+        except TimeoutError:
+            raise _unavailable() from None
+        finally:
+            del self._redeeming[number]
+        if redeemed is None:
+            raise _unavailable()
+        if redeemed.redemption is not None:
+            return redeemed.redemption
+        if redeemed.code == "ticket_used":
+            raise Unauthenticated(redeemed.error, code=redeemed.code)
+        raise Unavailable(redeemed.error, code=redeemed.code, retry_after_seconds=5)
 
     # What a worker tells; dropped while there is no link, since each is only a hint.
 
@@ -142,6 +172,9 @@ class LinkClient:
         finally:
             self.linked = False
             self._writer = None
+            for answer in self._redeeming.values():
+                if not answer.done():
+                    answer.set_result(None)
             writer.close()  # after what was said, such as goodbye
 
     async def _read(
@@ -171,6 +204,10 @@ class LinkClient:
                         task = tasks.create_task(self._probe(worker, asked), name=f"probe {asked.upstream.agent_id}")
                         answering.add(task)
                         task.add_done_callback(answering.discard)
+                    case messages.Redeemed() as redeemed:
+                        waiting = self._redeeming.get(redeemed.id)
+                        if waiting is not None and not waiting.done():
+                            waiting.set_result(redeemed)
                     case messages.AskDrain() as asked_drain:
                         task = tasks.create_task(self._drain(worker, asked_drain), name=f"drain {asked_drain.agent_id}")
                         answering.add(task)
@@ -209,3 +246,11 @@ class LinkClient:
                 logger.error(
                     "the table cannot be saved: a worker started in an outage would not serve", reason=str(error)
                 )
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable(
+        "cannot take the ticket: the control plane does not answer; try again",
+        code="control_plane_unavailable",
+        retry_after_seconds=5,
+    )

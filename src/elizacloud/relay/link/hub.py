@@ -14,20 +14,24 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from elizacloud.errors import Error, Invalid, Misconfigured, TailnetUnavailable
+from elizacloud.errors import Error, Invalid, Misconfigured, TailnetUnavailable, TooMany
 from elizacloud.relay.link import messages
 from elizacloud.relay.link.linked import Answers, LinkedWorker
 from elizacloud.upstreams import (
+    AssertionKey,
     Change,
     KnownAgent,
+    KnownIssuer,
     KnownToken,
     PeerSeen,
     Probe,
+    Redemption,
     Relays,
     Snapshot,
     Upstream,
@@ -39,6 +43,9 @@ logger = structlog.get_logger()
 LEAVING = frozenset({"deleting", "tombstone", "gone"})
 """States whose description a withdrawal takes away too; any other one stays, so that callers learn why they must wait."""
 
+_MAX_REDEEMING = 64
+"""Tickets that are looked up at one time: anyone can send one, and the database is for others too."""
+
 
 class Listener(Protocol):
     """Who is told what workers see and do. Called on the event loop; must not block."""
@@ -48,6 +55,10 @@ class Listener(Protocol):
     def wake(self, agent_id: str) -> None: ...
 
     def active(self, activity: messages.Activity) -> None: ...
+
+    async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption:
+        """Consume the ticket. Raises Unauthenticated `ticket_used` when it is unknown, used, expired or for another
+        agent, and StoreUnavailable."""
 
 
 class Hub:
@@ -70,14 +81,22 @@ class Hub:
         self._lost: dict[str, int] = {}
         """Workers whose link broke without a goodbye, with their process ids: they may still serve."""
         self._answers = Answers()
+        self._redeeming: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
 
     # upstreams.Relays
 
     def load(self, upstreams: Iterable[Upstream], agents: Iterable[KnownAgent], tokens: Iterable[KnownToken]) -> None:
-        """Replace the whole table, as one revision."""
+        """Replace the whole table but whom it trusts, as one revision."""
+        now = self.snapshot()
         self._table.replace(
-            Snapshot(self._table.epoch, self._table.revision + 1, tuple(upstreams), tuple(agents), tuple(tokens))
+            replace(
+                now,
+                revision=now.revision + 1,
+                upstreams=tuple(upstreams),
+                agents=tuple(agents),
+                tokens=tuple(tokens),
+            )
         )
         for worker in tuple(self._workers.values()):
             worker.send(messages.Table(self.snapshot()))
@@ -121,6 +140,9 @@ class Hub:
     def revoke_token(self, token_id: str) -> None:
         self._tell(revoked_tokens=(token_id,))
 
+    def trust(self, issuers: Iterable[KnownIssuer], assertion_key: AssertionKey | None) -> None:
+        self._tell(issuers=tuple(issuers), assertion_key=assertion_key)
+
     # The socket
 
     @asynccontextmanager
@@ -137,6 +159,8 @@ class Hub:
                     beat.cancel()
         finally:
             server.close()
+            for redeeming in tuple(self._redeeming):
+                redeeming.cancel()
             for worker in tuple(self._workers.values()):
                 worker.cut("the control plane stops")
             path.unlink(missing_ok=True)
@@ -199,6 +223,8 @@ class Hub:
         match message:
             case messages.ProbeDone() | messages.DrainDone():
                 self._answers.give(worker, message.id, message)
+            case messages.AskRedeem():
+                self._begin_redeem(worker, message)
             case messages.Resync():
                 worker.send(messages.Table(self.snapshot()))
             case messages.Seen():
@@ -223,11 +249,39 @@ class Hub:
         tokens: tuple[KnownToken, ...] = (),
         withdrawn_agents: tuple[str, ...] = (),
         revoked_tokens: tuple[str, ...] = (),
+        issuers: tuple[KnownIssuer, ...] = (),
+        assertion_key: AssertionKey | None = None,
     ) -> None:
-        change = Change(self._table.revision + 1, upstreams, agents, tokens, withdrawn_agents, revoked_tokens)
+        change = Change(
+            self._table.revision + 1,
+            upstreams,
+            agents,
+            tokens,
+            withdrawn_agents,
+            revoked_tokens,
+            issuers,
+            assertion_key,
+        )
         self._table.apply(change)
         for worker in tuple(self._workers.values()):
             worker.send(messages.Changed(change))
+
+    def _begin_redeem(self, worker: LinkedWorker, asked: messages.AskRedeem) -> None:
+        if len(self._redeeming) >= _MAX_REDEEMING:
+            busy = TooMany("cannot take the ticket now: very many are being redeemed; try again")
+            worker.send(messages.Redeemed(asked.id, error=str(busy), code=busy.reason))
+            return
+        task = asyncio.create_task(self._redeem(worker, asked), name=f"redeem a ticket for {asked.agent_id[:40]}")
+        self._redeeming.add(task)
+        task.add_done_callback(self._redeeming.discard)
+
+    async def _redeem(self, worker: LinkedWorker, asked: messages.AskRedeem) -> None:
+        try:
+            redemption = await self._listener.redeem(asked.ticket_sha256, asked.agent_id, session=asked.session)
+        except Error as error:
+            worker.send(messages.Redeemed(asked.id, error=str(error), code=error.reason))
+        else:
+            worker.send(messages.Redeemed(asked.id, redemption))
 
     async def _drained(self, agent_id: str, within_seconds: float) -> bool:
         async with self._changed:

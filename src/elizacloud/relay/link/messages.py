@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
 from elizacloud.errors import Invalid
-from elizacloud.upstreams import Change, PeerSeen, Probe, Snapshot, Upstream
+from elizacloud.upstreams import Change, PeerSeen, Probe, Redemption, Snapshot, Upstream
 
 T = TypeVar("T")
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_DOWN_BYTES = 64 << 20
 """The longest line that a worker accepts: a snapshot of some 100,000 agents."""
 MAX_UP_BYTES = 1 << 20
@@ -119,14 +119,36 @@ class Active:
 
 
 @dataclass(frozen=True, slots=True)
+class AskRedeem:
+    """Consume a ticket for this agent: for a session, or for the one connection that it came with."""
+
+    id: int
+    ticket_sha256: str
+    agent_id: str
+    session: bool
+    kind: Literal["ask_redeem"] = "ask_redeem"
+
+
+@dataclass(frozen=True, slots=True)
+class Redeemed:
+    """What the ticket gave, or why it gave nothing: a sentence and its code."""
+
+    id: int
+    redemption: Redemption | None = None
+    error: str = ""
+    code: str = ""
+    kind: Literal["redeemed"] = "redeemed"
+
+
+@dataclass(frozen=True, slots=True)
 class Goodbye:
     """The worker is drained and leaves: its silence is no veto."""
 
     kind: Literal["goodbye"] = "goodbye"
 
 
-Down = Table | Changed | AskProbe | AskDrain | Heartbeat
-Up = Hello | Resync | ProbeDone | DrainDone | Seen | Wake | Active | Goodbye | Heartbeat
+Down = Table | Changed | AskProbe | AskDrain | Redeemed | Heartbeat
+Up = Hello | Resync | ProbeDone | DrainDone | AskRedeem | Seen | Wake | Active | Goodbye | Heartbeat
 
 _DOWN: TypeAdapter[Down] = TypeAdapter(Annotated[Down, Field(discriminator="kind")])
 _UP: TypeAdapter[Up] = TypeAdapter(Annotated[Up, Field(discriminator="kind")])
