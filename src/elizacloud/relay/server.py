@@ -35,7 +35,9 @@ from elizacloud.relay.intake import Intake
 from elizacloud.relay.limits import Limits
 
 _HELD_BYTES = 64 << 10
+_NOTHING = (b"", b"\r\n")
 _DISCARD_SECONDS = 5.0
+_FAREWELL_SECONDS = 1.0
 
 
 class State(Enum):
@@ -70,11 +72,12 @@ class ClientConnection(asyncio.Protocol):
         "_body_wanted",
         "_deadline",
         "_destinations",
-        "_draining",
         "_edge",
         "_exchange",
+        "_headless",
         "_held",
         "_limits",
+        "_linger_seconds",
         "_on_closed",
         "_on_open",
         "_paused",
@@ -121,23 +124,21 @@ class ClientConnection(asyncio.Protocol):
         self._paused = False
         self._write_paused = False
         self._advancing = False
-        self._draining = False
+        self._linger_seconds: float | None = None
+        self._headless = True
+        """No whole head has come yet."""
         self.keep_alive = True
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self._state.name}>"
 
-    @property
-    def idle(self) -> bool:
-        """Between two requests, with nothing of the next one here."""
-        return self._state is State.HEAD and not self._held
-
-    def drain(self) -> None:
-        """Take no further request: close now if idle, else with the present answer."""
-        self._draining = True
-        self.keep_alive = False
-        if self.idle:
-            self.close()
+    def drain(self, linger_seconds: float) -> None:
+        """Say goodbye in the next answer, and wait for one more request no longer than this."""
+        self._linger_seconds = linger_seconds
+        if self._exchange is None or not self._exchange.answer_begun:
+            self.keep_alive = False
+        if self._state is State.HEAD and not self._held:
+            self._deadline.set(linger_seconds)
 
     # asyncio.Protocol
 
@@ -188,7 +189,7 @@ class ClientConnection(asyncio.Protocol):
         self._deadline.stop()
         self._held = b""
         self._surroundings.metrics.clients -= 1
-        self._limits.disconnected(self._peer)
+        self._limits.disconnected(self._peer, headless=self._headless)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
@@ -235,9 +236,8 @@ class ClientConnection(asyncio.Protocol):
         if self.keep_alive and not unread_body:
             self._state = State.HEAD
             self._searched = 0
-            self._deadline.set(
-                self._settings.headers_timeout_seconds if self._held else self._settings.idle_timeout_seconds
-            )
+            idle_seconds = self._linger_seconds or self._settings.idle_timeout_seconds
+            self._deadline.set(self._settings.headers_timeout_seconds if self._held else idle_seconds)
             self._advance()
         elif unread_body or self._held:
             self._discard()
@@ -289,23 +289,27 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_head(self) -> bool:
         held = self._held
-        if held[:2] == b"\r\n" and self._searched == 0:
-            held = held[2:]  # an empty line before a request is forgiven (RFC 9112 section 2.2), one of them
+        if held[:2] == b"\r\n":  # an empty line before a request is forgiven (RFC 9112 section 2.2), one of them
+            if held == b"\r\n":
+                return False
+            held = held[2:]
         end = held.find(HEAD_END, max(0, self._searched - 3))
         if end < 0 or end > MAX_HEAD_BYTES:
             check_unfinished(held, self._searched)
-            self._held = held
             self._searched = len(held)
             return False
         self._held = held[end + 4 :]
         self._searched = 0
         self._deadline.clear()
+        if self._headless:
+            self._headless = False
+            self._limits.head_came(self._peer)
         self._begin(read_request_head(held[: end + 4]))
         return True
 
     def _begin(self, head: RequestHead) -> None:
         connection = tokens(head.fields, b"connection")
-        self.keep_alive = not self._draining and (
+        self.keep_alive = self._linger_seconds is None and (
             b"close" not in connection if head.minor else b"keep-alive" in connection
         )
         framing = request_framing(head)
@@ -366,19 +370,21 @@ class ClientConnection(asyncio.Protocol):
         self._surroundings.metrics.requests["none", answer.code] += 1
         self._surroundings.access_log.add(request, answer.status, answer.code, "none")
 
-    def _discard(self) -> None:
+    def _discard(self, seconds: float = _DISCARD_SECONDS) -> None:
         self._state = State.DISCARD
         self._held = b""
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._deadline.set(_DISCARD_SECONDS)
+        self._deadline.set(seconds)
         self._regulate()
 
     def _late(self) -> None:
-        if self._state is State.HEAD and self._held:
+        if self._state is State.HEAD and self._held not in _NOTHING:
             self._refuse(Answer(408, "request_timeout", "cannot read the request: its headers took too long"))
         elif self._state is State.BODY:
             self._body_late()
+        elif self._state is State.HEAD and self._transport.can_write_eof():
+            self._discard(_FAREWELL_SECONDS)  # not a reset: a client whose request crosses with this sends it again
         elif self._state in (State.HEAD, State.DISCARD):
             self.close()
 

@@ -1,7 +1,7 @@
 """One relay worker: listening sockets, the link, the netmap and the path to agents and API, put together.
 
-`run` serves until it is cancelled; `drain` first lets what is in flight finish. The listening sockets belong to the
-caller, so that a restart of a worker drops no connection that waits in their queues.
+`run` serves until it is cancelled; `drain` first lets what is in flight finish. The listening sockets are shared with
+other processes, so that a restart of a worker drops no connection that waits in their queues.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import structlog
 
 from elizacloud.model import TAG_AGENT
 from elizacloud.relay import probe as probing
+from elizacloud.relay.accepting import Acceptor
 from elizacloud.relay.access import Access
 from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.cors import Cors
@@ -42,6 +43,11 @@ logger = structlog.get_logger()
 
 _TICK_SECONDS = 1.0
 _CLOSE_SECONDS = 1.0
+_LINGER_SECONDS = 1.0
+"""A request that is on its way while its idle connection is to be closed comes within this time."""
+
+
+async def _at_once() -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +123,33 @@ class Worker:
         )
         self._clients: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
+        self._draining = False
         self._no_clients = asyncio.Event()
         self._no_clients.set()
+        self._table_known = asyncio.Event()
 
-    async def run(self, sockets: Sequence[socket.socket], *, started: Callable[[], None] = lambda: None) -> None:
-        """Serve on these listening sockets, and follow the link, until cancelled; then end what is left at once."""
+    async def run(
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        until: Callable[[], Awaitable[None]] = _at_once,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Follow the link and, once `until` has returned, serve on these listening sockets. When cancelled, end what is
+        left at once. The sockets are closed here when no more is taken from them, which others that have them do not feel."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._link.run(self), name="link")
                 tasks.create_task(self._tick(), name="relay tick")
                 tasks.create_task(self._access_log.run(), name="access log")
-                for listener in sockets:
-                    self._servers.append(await self._serve(listener))
+                await until()
+                self._accept(sockets)
                 started()
         finally:
             self._stop_accepting()
+            for acceptor in self._acceptors:
+                acceptor.abort()
             for client in tuple(self._clients):
                 client.abort()
             for task in tuple(self._tasks):
@@ -143,22 +160,32 @@ class Worker:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._no_clients.wait()
 
-    async def _serve(self, listener: socket.socket) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        if self._certificate is None:
-            return await loop.create_server(self._client, sock=listener)
-        return await loop.create_server(
-            self._client,
-            sock=listener,
-            ssl=self._certificate.context,
-            ssl_handshake_timeout=self._settings.headers_timeout_seconds,
-        )
+    def _accept(self, sockets: Sequence[socket.socket]) -> None:
+        for listener in sockets:
+            acceptor = Acceptor(
+                listener,
+                self._client,
+                context=None if self._certificate is None else self._certificate.context,
+                handshake_seconds=self._settings.headers_timeout_seconds,
+                on_arrived=self._look_for_clients,
+            )
+            self._acceptors.append(acceptor)
+            acceptor.start()
+
+    async def until_table_known(self) -> None:
+        """Return when a table has come from the control plane or from disk."""
+        await self._table_known.wait()
 
     async def drain(self) -> bool:
-        """Take no new connection or request, and wait for the present ones; False when time ran out."""
+        """Take no new connection, end the present ones as soon as clients do not mind; False when time ran out.
+
+        A client learns by `Connection: close` in its last answer; one that is idle has a moment for one more request.
+        """
+        self._draining = True
         self._stop_accepting()
         for client in tuple(self._clients):
-            client.drain()
+            client.drain(_LINGER_SECONDS)
+        self._look_for_clients()
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
                 await self._no_clients.wait()
@@ -190,6 +217,7 @@ class Worker:
         return await self._reach.drained(agent_id, within_seconds=within_seconds)
 
     def table_changed(self) -> None:
+        self._table_known.set()
         self._reach.table_changed()
 
     # exchange.Tasks
@@ -221,16 +249,22 @@ class Worker:
     def _came(self, client: ClientConnection) -> None:
         self._clients.add(client)
         self._no_clients.clear()
+        if self._draining:  # it was in its TLS handshake
+            client.drain(_LINGER_SECONDS)
 
     def _gone(self, client: ClientConnection) -> None:
         self._clients.discard(client)
-        if not self._clients:
+        self._look_for_clients()
+
+    def _look_for_clients(self) -> None:
+        if self._clients or any(acceptor.arriving for acceptor in self._acceptors):
+            self._no_clients.clear()
+        else:
             self._no_clients.set()
 
     def _stop_accepting(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        for acceptor in self._acceptors:
+            acceptor.stop()
 
     async def _tick(self) -> None:
         """Once a second: let go of idle connections, see a renewed certificate, tell which agents are in use."""

@@ -1,0 +1,111 @@
+"""Connections taken from a listening socket that several workers share, one at each turn of the event loop.
+
+All workers wait at one queue in the kernel, so a worker that stops or dies takes no waiting connection with it, as it
+would with a queue of its own (SO_REUSEPORT). One at a time, because whoever is busy then comes back later and the
+others take the next ones; asyncio's own server takes all that wait. docs/decisions/shared-listener.md has the numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+
+import structlog
+
+logger = structlog.get_logger()
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE_SECONDS = 0.5
+_HANDSHAKE_END_SECONDS = 5.0
+
+
+class Acceptor:
+    """`arriving` counts connections between the kernel's queue and the protocol: in a TLS handshake."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        protocol: Callable[[], asyncio.Protocol],
+        *,
+        context: ssl.SSLContext | None,
+        handshake_seconds: float,
+        on_arrived: Callable[[], None],
+    ) -> None:
+        self._listener = listener
+        self._protocol = protocol
+        self._context = context
+        self._handshake_seconds = handshake_seconds
+        self._on_arrived = on_arrived
+        self._loop = asyncio.get_running_loop()
+        self._arrivals: set[asyncio.Task[None]] = set()
+        self._pause: asyncio.TimerHandle | None = None
+        self._open = False
+
+    @property
+    def arriving(self) -> int:
+        return len(self._arrivals)
+
+    def start(self) -> None:
+        self._listener.setblocking(False)
+        self._open = True
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    def stop(self) -> None:
+        """Take no more, and let go of the socket: what waits in its queue is for the others that have it."""
+        if not self._open:
+            return
+        self._open = False
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+
+    def abort(self) -> None:
+        """End the handshakes that are under way."""
+        for task in tuple(self._arrivals):
+            task.cancel()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another worker was faster, or the client has left
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            logger.error("no new connections for a moment", reason=error.strerror)
+            self._loop.remove_reader(self._listener.fileno())
+            self._pause = self._loop.call_later(_PAUSE_SECONDS, self._again)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._arrive(connection), name="arriving client")
+        self._arrivals.add(task)
+        task.add_done_callback(self._arrived)
+
+    def _again(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener.fileno(), self._accept)
+
+    async def _arrive(self, connection: socket.socket) -> None:
+        try:
+            if self._context is None:
+                await self._loop.connect_accepted_socket(self._protocol, connection)
+            else:
+                await self._loop.connect_accepted_socket(
+                    self._protocol,
+                    connection,
+                    ssl=self._context,
+                    ssl_handshake_timeout=self._handshake_seconds,
+                    ssl_shutdown_timeout=_HANDSHAKE_END_SECONDS,
+                )
+        except OSError:  # also a failed handshake (ssl.SSLError), or a late one (ConnectionAbortedError)
+            connection.close()
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._arrivals.discard(task)
+        self._on_arrived()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a connection could not be taken", exc_info=error)
