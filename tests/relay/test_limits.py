@@ -1,5 +1,7 @@
 """Budgets of agents, owners and addresses: what is over them is refused at once, and what ends makes room."""
 
+import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +88,7 @@ def test_a_rate_allows_a_burst_and_then_so_many_a_second() -> None:
     with pytest.raises(TooMany) as refused:
         limits.check(late, stream=False)
     assert refused.value.retry_after_seconds == 0.5
-    assert lines(late) == {"RateLimit-Policy": '"owner-requests";q=4;w=2', "RateLimit": '"owner-requests";r=0;t=2'}
+    assert lines(late) == {"RateLimit-Policy": '"owner-requests";q=4;w=2', "RateLimit": '"owner-requests";r=0;t=1'}
     limits.check(asked(owner="p"), stream=False)
     now[0] += 0.5
     limits.check(asked(), stream=False)
@@ -98,13 +100,28 @@ def test_a_rate_allows_a_burst_and_then_so_many_a_second() -> None:
     assert lines(one)["RateLimit"] == '"owner-requests";r=3;t=1'
 
 
+def test_an_agents_rate_is_told_beside_the_owners_and_what_one_refuses_costs_the_other_nothing() -> None:
+    limits = Limits(LimitSettings(agent_requests_per_second=0.5, owner_requests_per_second=2), lambda: 100.0)
+    first, second, other = asked(), asked(), asked("b")
+    limits.check(first, stream=False)
+    assert lines(first) == {
+        "RateLimit-Policy": '"agent-requests";q=1;w=2, "owner-requests";q=4;w=2',
+        "RateLimit": '"agent-requests";r=0;t=2, "owner-requests";r=3;t=1',
+    }
+    with pytest.raises(TooMany, match=r"this agent may have 0\.5 a second") as refused:
+        limits.check(second, stream=False)
+    assert refused.value.retry_after_seconds == 2
+    limits.check(other, stream=False)
+    assert lines(other)["RateLimit"].endswith('"owner-requests";r=2;t=1')
+
+
 def test_buckets_do_not_pile_up() -> None:
     now = [100.0]
     limits = Limits(LimitSettings(owner_requests_per_second=1), lambda: now[0])
     for number in range(25_000):
         now[0] += 0.001
         limits.check(asked(owner=str(number)), stream=False)
-    assert len(limits._buckets) <= 10_001
+    assert all(len(rate._buckets) <= 10_001 for rate in limits._rates if rate is not None)
 
 
 def test_connections_are_counted_by_address_and_not_for_proxies() -> None:
@@ -112,10 +129,21 @@ def test_connections_are_counted_by_address_and_not_for_proxies() -> None:
     assert [limits.connected(peer()) for _ in range(5)] == [0, 0, 1, 1, 2]
     assert limits.connected(peer("192.0.2.2")) == 0
     assert [limits.connected(peer("10.0.0.1")) for _ in range(5)] == [0] * 5
-    limits.disconnected(peer("10.0.0.1"))
+    limits.disconnected(peer("10.0.0.1"), headless=True)
     for _ in range(5):
-        limits.disconnected(peer())
+        limits.disconnected(peer(), headless=True)
     assert limits.connected(peer()) == 0
+
+
+def test_connections_without_a_head_have_a_smaller_share() -> None:
+    limits = Limits(LimitSettings(headless_per_address=1))
+    assert [limits.connected(peer()) for _ in range(3)] == [0, 1, 2]
+    limits.disconnected(peer(), headless=True)
+    limits.disconnected(peer(), headless=True)
+    limits.head_came(peer())
+    assert limits.connected(peer()) == 0
+    limits.disconnected(peer(), headless=False)
+    assert limits.connected(peer()) == 1
 
 
 def test_neighbours_in_ipv6_share() -> None:
@@ -203,6 +231,40 @@ async def test_too_many_connections_of_one_address(run_dir: Path) -> None:
         kept[1].close()
         await until(lambda: cloud.metrics.clients == 1)
         assert (await cloud.ask(request())).status == 200
+
+
+async def test_an_address_has_a_share_of_connections_without_a_request(run_dir: Path) -> None:
+    async with Cloud(run_dir).running(limits=LimitSettings(headless_per_address=2)) as cloud:
+        cloud.agent(RawAgent())
+        slow = [await cloud.client() for _ in range(2)]
+        for client in slow:
+            client.send(b"GET / HT")
+        await until(lambda: cloud.metrics.clients == 2)
+        refused = await cloud.client()
+        assert (await soon(refused.answer())).header("Elizacloud-Error") == "too_many_connections"
+        refused.close()
+        slow[0].close()
+        await until(lambda: cloud.metrics.clients == 1)
+        slow[1].send(b"TP/1.1\r\nHost: x\r\n\r\n")
+        assert (await soon(slow[1].answer())).status == 200
+        for _ in range(3):  # who has sent a head is not counted any more
+            assert (await soon((await cloud.client()).ask(request()))).status == 200
+
+
+@pytest.mark.parametrize("drip", [b"\r\n", b"GET / HTTP/1.1\r\nA: ", b"\r\nGET / HTTP/1.1\r\nA: "])
+async def test_no_drip_keeps_a_connection_without_a_request(run_dir: Path, drip: bytes) -> None:
+    async with Cloud(run_dir).running(headers_timeout_seconds=0.3) as cloud:
+        client = await cloud.client()
+        client.send(drip)
+        with contextlib.suppress(ConnectionError):
+            while not client.reader.at_eof():
+                client.send(drip[-2:])
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await client.reader.read(1000)
+        assert client.reader.at_eof()
+        client.close()
+        await until(lambda: cloud.metrics.clients == 0)
 
 
 @pytest.mark.parametrize("sent", [b"", b"x" * 10])

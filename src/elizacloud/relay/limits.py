@@ -1,6 +1,6 @@
 """How much of a worker one agent, one owner and one client address may use at a time. Each worker counts for itself.
 
-Refusals are 429 with Retry-After, RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers). A stream is an
+Refusals are 429 with Retry-After, RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10). A stream is an
 upgraded connection or server-sent events: it may last for days, so it does not count as a request in flight.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from elizacloud.errors import TooMany
 from elizacloud.relay.edge import Request
@@ -29,10 +30,12 @@ class LimitSettings:
     owner_in_flight: int = 2000
     agent_streams: int = 2000
     owner_streams: int = 10_000
+    agent_requests_per_second: float | None = None
     owner_requests_per_second: float | None = None
     agent_bytes_per_second: float | None = None
     owner_bytes_per_second: float | None = None
     connections_per_address: int = 1000
+    headless_per_address: int = 500
     dials_per_agent: int = 32
 
 
@@ -66,6 +69,7 @@ class Limits:
 
     def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._connections = _Level("connections", settings.connections_per_address)
+        self._headless = _Level("headless", settings.headless_per_address)
         self._requests = (
             _Level("agent-in-flight", settings.agent_in_flight),
             _Level("owner-in-flight", settings.owner_in_flight),
@@ -74,15 +78,20 @@ class Limits:
             _Level("agent-streams", settings.agent_streams),
             _Level("owner-streams", settings.owner_streams),
         )
-        self._rate = settings.owner_requests_per_second
+        self._rates = tuple(
+            None if per_second is None else _Rate(name, per_second)
+            for name, per_second in (
+                ("agent-requests", settings.agent_requests_per_second),
+                ("owner-requests", settings.owner_requests_per_second),
+            )
+        )
+        self._rated = self._rates != (None, None)
         self._clock = clock
-        self._buckets: dict[str, tuple[float, float]] = {}
-        """For each owner: what was left, and when."""
 
     def check(self, request: Request, *, stream: bool) -> None:
         """Return if one more may begin; its answer carries what is left. Raises TooMany."""
-        if self._rate is not None:
-            self._take(request, self._rate)
+        if self._rated:
+            self._take(request)
         self._check_room(request, stream)
 
     def check_stream(self, request: Request) -> None:
@@ -118,45 +127,80 @@ class Limits:
         owner.leave(request.owner_id)
 
     def connected(self, peer: Peer) -> int:
-        """How many times its share of connections the address has now, this one included; 0 is fine."""
+        """How many times its share of connections, or of those without a head, the address has now; 0 is fine."""
         if peer.trusted:
             return 0
-        return (self._connections.enter(_neighbourhood(peer.address)) - 1) // self._connections.most
+        key = _neighbourhood(peer.address)
+        return max((level.enter(key) - 1) // level.most for level in (self._connections, self._headless))
 
-    def disconnected(self, peer: Peer) -> None:
+    def head_came(self, peer: Peer) -> None:
+        """The connection has sent a whole head: its first."""
+        if not peer.trusted:
+            self._headless.leave(_neighbourhood(peer.address))
+
+    def disconnected(self, peer: Peer, *, headless: bool) -> None:
         if not peer.trusted:
             self._connections.leave(_neighbourhood(peer.address))
+            if headless:
+                self._headless.leave(_neighbourhood(peer.address))
 
-    def _take(self, request: Request, rate: float) -> None:
-        """One token of the owner's bucket."""
-        now, most = self._clock(), max(1.0, rate * _RATE_WINDOW_SECONDS)
-        left, then = self._buckets.get(request.owner_id, (most, now))
-        left = min(most, left + (now - then) * rate)
-        enough = left >= 1
-        if enough:
-            left -= 1
-        if len(self._buckets) >= _MOST_BUCKETS:
-            self._forget(now, rate, most)
-        self._buckets[request.owner_id] = left, now
-        window = math.ceil(most / rate)
+    def _take(self, request: Request) -> None:
+        """One token of the agent's bucket and one of the owner's, or of neither."""
+        now = self._clock()
+        levels = [rate.look(key, now) for rate, key in self._keyed(request)]
+        for (rate, key), left in zip(self._keyed(request), levels, strict=True):
+            rate.keep(key, left - 1 if min(levels) >= 1 else left, now)
+        told = [rate.told(key) for rate, key in self._keyed(request)]
         request.edge_lines += (
-            f'RateLimit-Policy: "owner-requests";q={int(most)};w={window}\r\n'
-            f'RateLimit: "owner-requests";r={int(left)};t={math.ceil((most - left) / rate)}\r\n'
+            f"RateLimit-Policy: {', '.join(policy for policy, _ in told)}\r\n"
+            f"RateLimit: {', '.join(limit for _, limit in told)}\r\n"
         ).encode("ascii")
-        if not enough:
-            raise TooMany(
-                f"cannot take more requests: the owner may send {rate:g} a second; slow down",
-                code="too_many_requests",
-                retry_after_seconds=(1 - left) / rate,
-            )
+        for (rate, _), left in zip(self._keyed(request), levels, strict=True):
+            if left < 1:
+                raise TooMany(
+                    f"cannot take more requests: this {rate.name.partition('-')[0]} may have {rate.per_second:g} a second; "
+                    "slow down",
+                    code="too_many_requests",
+                    retry_after_seconds=(1 - left) / rate.per_second,
+                )
 
-    def _forget(self, now: float, rate: float, most: float) -> None:
-        """Let go of the buckets that are full again."""
-        self._buckets = {
-            owner: (left, then) for owner, (left, then) in self._buckets.items() if left + (now - then) * rate < most
-        }
+    def _keyed(self, request: Request) -> Iterator[tuple[_Rate, str]]:
+        for rate, key in zip(self._rates, (request.agent_id, request.owner_id), strict=True):
+            if rate is not None:
+                yield rate, key
 
 
+class _Rate:
+    """Buckets of tokens, one for each key: what was left, and when."""
+
+    __slots__ = ("_buckets", "_most", "name", "per_second")
+
+    def __init__(self, name: str, per_second: float) -> None:
+        self.name = name
+        self.per_second = per_second
+        self._most = max(1.0, per_second * _RATE_WINDOW_SECONDS)
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def look(self, key: str, now: float) -> float:
+        left, then = self._buckets.get(key, (self._most, now))
+        return min(self._most, left + (now - then) * self.per_second)
+
+    def keep(self, key: str, left: float, now: float) -> None:
+        if len(self._buckets) >= _MOST_BUCKETS:
+            self._buckets = {
+                other: bucket for other, bucket in self._buckets.items() if self.look(other, now) < self._most
+            }
+        self._buckets[key] = left, now
+
+    def told(self, key: str) -> tuple[str, str]:
+        """The members of RateLimit-Policy and RateLimit; `t` is when there is one more."""
+        left, _ = self._buckets[key]
+        window = math.ceil(self._most / self.per_second)
+        next_one = math.ceil((int(left) + 1 - left) / self.per_second)
+        return f'"{self.name}";q={int(self._most)};w={window}', f'"{self.name}";r={int(left)};t={next_one}'
+
+
+@lru_cache(maxsize=4096)
 def _neighbourhood(address: str) -> str:
     """What one customer of a network has: an IPv4 address, or 2^64 IPv6 ones."""
     if ":" not in address:

@@ -44,8 +44,11 @@ class RelaySettings(BaseSettings):
         2000, description="Relay: most WebSockets and event streams open for one agent, in each worker."
     )
     owner_streams: Count = Field(10_000, description="Relay: the same for all agents of one owner.")
+    agent_requests_per_second: float | None = Field(
+        None, gt=0, description="Relay: requests a second to one agent, in each worker; no limit unless given."
+    )
     owner_requests_per_second: float | None = Field(
-        None, gt=0, description="Relay: requests a second to one owner's agents, in each worker; no limit unless given."
+        None, gt=0, description="Relay: the same for all agents of one owner."
     )
     agent_bytes_per_second: float | None = Field(
         None,
@@ -57,6 +60,9 @@ class RelaySettings(BaseSettings):
     )
     connections_per_address: Count = Field(
         1000, description="Relay: most connections of one client address (IPv6: /64), in each worker; not of a proxy's."
+    )
+    headless_per_address: Count = Field(
+        500, description="Relay: most of those that have not sent the headers of a request yet, as slow attacks do."
     )
     dials_per_agent: Count = Field(
         32, description="Relay: most dials to one agent at a time; who waits shares their outcome."
