@@ -172,7 +172,7 @@ def test_no_token_of_ours_is_in_the_target(target: str, cleaned: str) -> None:
 
 def from_agent(*lines: str, by_path: bool = True) -> list[str]:
     parts = hygiene.agent_answer(AnswerHead(200, b"OK", 1, fields(*lines)), by_path=by_path)
-    return b"".join(parts).decode("latin-1").split("\r\n")[:-1]
+    return parts.decode("latin-1").split("\r\n")[:-1]
 
 
 SANDBOX = ["Content-Security-Policy: sandbox", "X-Content-Type-Options: nosniff"]

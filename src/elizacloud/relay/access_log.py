@@ -18,6 +18,7 @@ from time import perf_counter
 from urllib.parse import unquote
 
 from elizacloud.relay.edge import Request
+from elizacloud.relay.http1.head import RequestHead, kept_with_head
 
 _WRITE_SECONDS = 0.25
 _MOST_LINES = 20_000
@@ -45,6 +46,12 @@ def logged_method(method: bytes) -> str:
     return method.decode() if len(method) <= 24 and method.isalpha() and method.isupper() else "?"
 
 
+@kept_with_head
+def _logged(head: RequestHead) -> str:
+    """Method and path, as members of a JSON object."""
+    return f'"method":"{logged_method(head.method)}","path":{logged_path(head.target.partition(b"?")[0])}'
+
+
 class AccessLog:
     """`share` of the requests get a line: 1 all, 0 none."""
 
@@ -70,12 +77,10 @@ class AccessLog:
             self._dropped += 1
             return
         head = request.head
-        path = head.target.partition(b"?")[0]
         seconds = perf_counter() - request.began_at
         self._lines.append(
             f'{{"timestamp":"{self._now()}","event":"request","id":"{request.id}",'
-            f'"trace":"{request.trace_id}","client":"{request.client}","method":"{logged_method(head.method)}",'
-            f'"path":{logged_path(path)},"status":{status},"outcome":"{outcome}","upstream":"{upstream}",'
+            f'"trace":"{request.trace_id}","client":"{request.client}",{_logged(head)},"status":{status},"outcome":"{outcome}","upstream":"{upstream}",'
             f'"agent":{quoted(request.agent_id)},"owner":{quoted(request.owner_id)},'
             f'"seconds":{seconds:.6f},"bytes_in":{bytes_in},"bytes_out":{bytes_out}}}\n'
         )

@@ -9,7 +9,7 @@ from elizacloud.relay.access import Access
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import PATH_PREFIX, Fronts, ToAgent
 from elizacloud.relay.http1.framing import Framing
-from elizacloud.relay.http1.head import AnswerHead, RequestHead
+from elizacloud.relay.http1.head import AnswerHead, RequestHead, kept_with_head
 from elizacloud.relay.limits import Limits
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import AgentPool, Reach
@@ -42,7 +42,7 @@ class Destination(Protocol):
 
     def request_head(self, head: RequestHead, framing: Framing, upgrade: bytes | None) -> bytes: ...
 
-    def answer_lines(self, head: AnswerHead) -> list[bytes]: ...
+    def answer_lines(self, head: AnswerHead) -> bytes: ...
 
 
 class Destinations:
@@ -141,7 +141,7 @@ class ToAgentDestination:
             by_path=self._front.by_path,
         )
 
-    def answer_lines(self, head: AnswerHead) -> list[bytes]:
+    def answer_lines(self, head: AnswerHead) -> bytes:
         return hygiene.agent_answer(head, by_path=self._front.by_path)
 
 
@@ -178,13 +178,13 @@ class ToApiDestination:
             head, target=self._target, framing=framing, upgrade=upgrade, forwarded_lines=self._forwarded_lines
         )
 
-    def answer_lines(self, head: AnswerHead) -> list[bytes]:
+    def answer_lines(self, head: AnswerHead) -> bytes:
         return hygiene.api_answer(head)
 
 
+@kept_with_head
 def _asks_for_stream(head: RequestHead) -> bool:
     """As a WebSocket and an EventSource do."""
-    for field in head.fields:  # noqa: SIM110 - any() would cost three times as much, for every request
-        if field[0] == b"upgrade" or (field[0] == b"accept" and b"text/event-stream" in field[2]):
-            return True
-    return False
+    return any(
+        lower == b"upgrade" or (lower == b"accept" and b"text/event-stream" in value) for lower, _, value in head.fields
+    )

@@ -10,10 +10,9 @@ from time import perf_counter
 from elizacloud.relay.answers import Answer
 from elizacloud.relay.cors import Cors, Preflight
 from elizacloud.relay.forwarded import Peer, Proxies
-from elizacloud.relay.http1.head import Field, RequestHead
+from elizacloud.relay.http1.head import Field, RequestHead, kept_with_head
 from elizacloud.relay.trace import TRACE_FIELDS, new_trace, trace_of
 
-_READ_HERE = TRACE_FIELDS | {b"origin"}
 _UNREAD = RequestHead(b"", b"", 1, [], b"")
 
 
@@ -67,18 +66,8 @@ class Edge:
         self.proxies = proxies
 
     def receive(self, head: RequestHead, peer: Peer) -> Request:
-        origin = None
-        named: list[Field] | None = None
-        for field in head.fields:
-            lower = field[0]
-            if lower in _READ_HERE:
-                if lower == b"origin":
-                    origin = field[2] if origin is None else b""  # two origins are none that we know
-                elif named is None:
-                    named = [field]
-                else:
-                    named.append(field)
-        request_id, trace_id, trace_lines = new_trace() if named is None else trace_of(named, trusted=peer.trusted)
+        origin, named = _read_here(head)
+        request_id, trace_id, trace_lines = trace_of(named, trusted=peer.trusted) if named else new_trace()
         client, forwarded_lines = self.proxies.client(peer, head)
         return Request(
             head,
@@ -97,3 +86,13 @@ class Edge:
     def own_answer(self, request: Request) -> Answer | Preflight | None:
         """The answer to a request that goes no further; None for all others."""
         return self._cors.preflight(request.head, request.origin)
+
+
+@kept_with_head
+def _read_here(head: RequestHead) -> tuple[bytes | None, list[Field]]:
+    """The origin, and the fields that name the request and its trace."""
+    origins = [value for lower, _, value in head.fields if lower == b"origin"]
+    named = [field for field in head.fields if field[0] in TRACE_FIELDS]
+    if len(origins) > 1:
+        return b"", named  # two origins are none that we know
+    return origins[0] if origins else None, named

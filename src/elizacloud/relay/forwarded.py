@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from elizacloud.relay.http1.head import Field, RequestHead
+from elizacloud.relay.http1.head import Field, RequestHead, kept_with_head
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -49,10 +49,7 @@ class Proxies:
     def client(self, peer: Peer, head: RequestHead) -> tuple[str, bytes]:
         """The client's address, and the X-Forwarded-For, -Proto and -Host lines of its request."""
         if not peer.trusted:
-            lines = peer.lines
-            if head.host:
-                lines += b"X-Forwarded-Host: " + head.host + b"\r\n"
-            return peer.address, lines
+            return peer.address, peer.lines + _host_line(head)
         hops = self._hops(peer, _values(head.fields, b"x-forwarded-for"))
         proto = _values(head.fields, b"x-forwarded-proto")[-1:]
         host = _values(head.fields, b"x-forwarded-host")[-1:]
@@ -78,6 +75,11 @@ class Proxies:
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
+
+
+@kept_with_head
+def _host_line(head: RequestHead) -> bytes:
+    return b"X-Forwarded-Host: " + head.host + b"\r\n" if head.host else b""
 
 
 def _values(fields: list[Field], name: bytes) -> list[str]:

@@ -35,6 +35,12 @@ class Fronts:
 
     def find(self, head: RequestHead) -> ToAgent | ToApi:
         """Raises BadMessage for a method or a target that no front takes."""
+        front: ToAgent | ToApi | None = head.kept.get(self)
+        if front is None:
+            front = head.kept[self] = self._find(head)
+        return front
+
+    def _find(self, head: RequestHead) -> ToAgent | ToApi:
         if head.method == b"TRACE":
             raise BadMessage(
                 "TRACE would show the agent's own token to the caller", status=405, code="method_not_allowed"

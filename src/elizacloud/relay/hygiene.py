@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 from elizacloud.relay.http1.framing import Framing, Kind
-from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead, tokens
+from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead, kept_with_head, tokens
 
 ERROR_HEADER = b"elizacloud-error"
 AGENT_AUTHORIZATION = b"elizacloud-agent-authorization"
@@ -117,7 +118,13 @@ def upgrade_of(head: RequestHead, framing: Framing) -> bytes | None:
 
     A request with a body is not upgraded (RFC 9110 section 7.8 lets a server ignore Upgrade).
     """
-    if head.minor == 0 or framing.kind is Kind.CHUNKED or framing.length:
+    asked = _asked_upgrade(head)
+    return None if asked is None or framing.kind is Kind.CHUNKED or framing.length else asked
+
+
+@kept_with_head
+def _asked_upgrade(head: RequestHead) -> bytes | None:
+    if head.minor == 0:
         return None
     asked = [value for lower, _, value in head.fields if lower == b"upgrade"]
     if not asked or b"upgrade" not in tokens(head.fields, b"connection"):
@@ -139,7 +146,44 @@ def agent_request(
     by_path: bool,
 ) -> bytes:
     """The head to send to an agent. The three `_lines` are ready to send, each with its line end."""
-    lines = [head.method, b" ", target, b" HTTP/1.1\r\n", host_line]
+    passed = _passed_by_path(head) if by_path else _passed_by_host(head)
+    return b"".join(
+        (
+            head.method,
+            b" ",
+            target,
+            b" HTTP/1.1\r\n",
+            host_line,
+            passed.lines,
+            passed.authorization_line or authorization_line,
+            forwarded_lines,
+            _framing_lines(framing, upgrade, wants_trailers=passed.wants_trailers),
+        )
+    )
+
+
+class _Passed(NamedTuple):
+    """What a client says to an agent."""
+
+    lines: bytes
+    authorization_line: bytes
+    """The client's own for the agent; empty when it has none."""
+    wants_trailers: bool
+
+
+@kept_with_head
+def _passed_by_path(head: RequestHead) -> _Passed:
+    return _passed(head, by_path=True)
+
+
+@kept_with_head
+def _passed_by_host(head: RequestHead) -> _Passed:
+    return _passed(head, by_path=False)
+
+
+def _passed(head: RequestHead, *, by_path: bool) -> _Passed:
+    lines: list[bytes] = []
+    authorization_line = b""
     named = _named(head.fields)
     for lower, name, value in head.fields:
         if _stops_before_agent(lower) or lower in named:
@@ -153,9 +197,8 @@ def agent_request(
         elif lower == b"x-api-key" and value.startswith(b"ec_"):
             continue
         lines += (name, b": ", value, b"\r\n")
-    lines += (authorization_line, forwarded_lines)
-    lines.append(_framing_lines(framing, upgrade, wants_trailers=_wants_trailers(head)))
-    return b"".join(lines)
+    wants_trailers = any(lower == b"te" and b"trailers" in value.lower() for lower, _, value in head.fields)
+    return _Passed(b"".join(lines), authorization_line, wants_trailers)
 
 
 def api_request(
@@ -175,8 +218,22 @@ def api_request(
     return b"".join(lines)
 
 
-def agent_answer(head: AnswerHead, *, by_path: bool) -> list[bytes]:
+def agent_answer(head: AnswerHead, *, by_path: bool) -> bytes:
     """The end-to-end header lines of an agent's answer that may pass; framing is the caller's."""
+    return _answered_by_path(head) if by_path else _answered_by_host(head)
+
+
+@kept_with_head
+def _answered_by_path(head: AnswerHead) -> bytes:
+    return _answered(head, by_path=True)
+
+
+@kept_with_head
+def _answered_by_host(head: AnswerHead) -> bytes:
+    return _answered(head, by_path=False)
+
+
+def _answered(head: AnswerHead, *, by_path: bool) -> bytes:
     lines: list[bytes] = []
     named = _named(head.fields)
     for lower, name, value in head.fields:
@@ -190,17 +247,18 @@ def agent_answer(head: AnswerHead, *, by_path: bool) -> list[bytes]:
         lines += (name, b": ", value, b"\r\n")
     if by_path:
         lines.append(_PATH_FRONT_ADDS)
-    return lines
+    return b"".join(lines)
 
 
-def api_answer(head: AnswerHead) -> list[bytes]:
+@kept_with_head
+def api_answer(head: AnswerHead) -> bytes:
     """The end-to-end header lines of the API's answer; CORS is the edge's here too."""
     lines: list[bytes] = []
     named = _named(head.fields)
     for lower, name, value in head.fields:
         if not _stops_after_api(lower) and lower not in named:
             lines += (name, b": ", value, b"\r\n")
-    return lines
+    return b"".join(lines)
 
 
 def trailer_lines(trailers: Iterable[Field], *, to_agent: bool) -> bytes:
@@ -220,6 +278,8 @@ def upgrade_lines(head: AnswerHead, upgrade: bytes) -> bytes:
 
 
 def _framing_lines(framing: Framing, upgrade: bytes | None, *, wants_trailers: bool) -> bytes:
+    if framing.kind is Kind.NONE and upgrade is None and not wants_trailers:
+        return b"\r\n"
     if upgrade is not None:
         return b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % upgrade
     te = b"TE: trailers\r\nConnection: TE\r\n" if wants_trailers else b""
@@ -228,10 +288,6 @@ def _framing_lines(framing: Framing, upgrade: bytes | None, *, wants_trailers: b
     if framing.kind is Kind.LENGTH:
         return te + b"Content-Length: %d\r\n\r\n" % framing.length
     return te + b"\r\n"
-
-
-def _wants_trailers(head: RequestHead) -> bool:
-    return any(lower == b"te" and b"trailers" in value.lower() for lower, _, value in head.fields)
 
 
 def _named(fields: list[Field]) -> frozenset[bytes]:

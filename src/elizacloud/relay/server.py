@@ -21,7 +21,7 @@ from elizacloud.relay.destination import Destinations
 from elizacloud.relay.edge import Edge, Request
 from elizacloud.relay.exchange import Exchange, Surroundings
 from elizacloud.relay.forwarded import Peer
-from elizacloud.relay.http1.framing import Kind, request_framing
+from elizacloud.relay.http1.framing import Kind, request_framing, request_keeps_alive
 from elizacloud.relay.http1.head import (
     HEAD_END,
     MAX_HEAD_BYTES,
@@ -29,7 +29,6 @@ from elizacloud.relay.http1.head import (
     RequestHead,
     check_unfinished,
     read_request_head,
-    tokens,
 )
 from elizacloud.relay.intake import Intake
 from elizacloud.relay.limits import Limits
@@ -308,10 +307,7 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _begin(self, head: RequestHead) -> None:
-        connection = tokens(head.fields, b"connection")
-        self.keep_alive = self._linger_seconds is None and (
-            b"close" not in connection if head.minor else b"keep-alive" in connection
-        )
+        self.keep_alive = self._linger_seconds is None and request_keeps_alive(head)
         framing = request_framing(head)
         has_body = framing.kind is Kind.CHUNKED or framing.length > 0
         self._state = State.BODY if has_body else State.ANSWER

@@ -14,15 +14,15 @@ from typing import Protocol, cast
 
 from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.http1.body import Body, EndlessBody, body_reader
-from elizacloud.relay.http1.framing import Framing, Kind, answer_framing
+from elizacloud.relay.http1.framing import Framing, Kind, answer_framing, answer_keeps_alive
 from elizacloud.relay.http1.head import (
     HEAD_END,
     MAX_HEAD_BYTES,
     AnswerHead,
     BadMessage,
     Field,
+    kept_with_head,
     read_answer_head,
-    tokens,
     value_of,
 )
 
@@ -247,12 +247,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _take_answer(self, taker: Taker, head: AnswerHead, data: bytes) -> None:
         framing = answer_framing(head, self._method)
-        connection = tokens(head.fields, b"connection")
-        self.keep_alive = framing.kind is not Kind.UNTIL_CLOSE and (
-            b"close" not in connection if head.minor else b"keep-alive" in connection
-        )
-        if (hint := value_of(head.fields, b"keep-alive")) and (found := _KEEP_ALIVE_HINT.search(hint)):
-            self.idle_within = float(found[1])
+        self.keep_alive = framing.kind is not Kind.UNTIL_CLOSE and answer_keeps_alive(head)
+        if (hint := _keep_alive_hint(head)) is not None:
+            self.idle_within = hint
         body = self._body = body_reader(framing)
         payload, rest = (b"", data) if body.done else body.feed(data)
         taker.answer(head, framing, payload)
@@ -275,3 +272,10 @@ class UpstreamConnection(asyncio.Protocol):
             self.keep_alive = False
         self.resume_reading()  # for whoever uses it next, and to see the upstream close it
         taker.answer_end(trailers)
+
+
+@kept_with_head
+def _keep_alive_hint(head: AnswerHead) -> float | None:
+    """How long it says that it keeps an idle connection, in seconds."""
+    found = _KEEP_ALIVE_HINT.search(value_of(head.fields, b"keep-alive") or b"")
+    return float(found[1]) if found else None

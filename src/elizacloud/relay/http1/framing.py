@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from elizacloud.relay.http1.head import AnswerHead, BadMessage, Field, RequestHead
+from elizacloud.relay.http1.head import AnswerHead, BadMessage, Field, RequestHead, kept_with_head, tokens
 
 _MAX_LENGTH_DIGITS = 18
 
@@ -27,6 +27,7 @@ CHUNKED = Framing(Kind.CHUNKED)
 UNTIL_CLOSE = Framing(Kind.UNTIL_CLOSE)
 
 
+@kept_with_head
 def request_framing(head: RequestHead) -> Framing:
     """How long the request's body is. Raises BadMessage: 400, or 501 for a transfer coding other than chunked."""
     chunked, length = _declared(head.fields)
@@ -40,7 +41,12 @@ def request_framing(head: RequestHead) -> Framing:
 
 def answer_framing(head: AnswerHead, method: bytes) -> Framing:
     """How long the body of an answer to `method` is. Raises BadMessage."""
-    if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
+    return NO_BODY if method == b"HEAD" else _answer_framing(head)
+
+
+@kept_with_head
+def _answer_framing(head: AnswerHead) -> Framing:
+    if head.status < 200 or head.status in (204, 304):
         return NO_BODY
     chunked, length = _declared(head.fields)
     if chunked:
@@ -48,6 +54,23 @@ def answer_framing(head: AnswerHead, method: bytes) -> Framing:
             raise BadMessage("HTTP/1.0 has no Transfer-Encoding")
         return CHUNKED
     return UNTIL_CLOSE if length is None else Framing(Kind.LENGTH, length)
+
+
+@kept_with_head
+def request_keeps_alive(head: RequestHead) -> bool:
+    """The client would use the connection for another request."""
+    return _keeps_alive(head)
+
+
+@kept_with_head
+def answer_keeps_alive(head: AnswerHead) -> bool:
+    """The upstream would take another request, if this answer has an end that can be seen."""
+    return _keeps_alive(head)
+
+
+def _keeps_alive(head: RequestHead | AnswerHead) -> bool:
+    connection = tokens(head.fields, b"connection")
+    return b"close" not in connection if head.minor else b"keep-alive" in connection
 
 
 def _declared(fields: list[Field]) -> tuple[bool, int | None]:

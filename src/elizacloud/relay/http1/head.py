@@ -4,17 +4,26 @@ llhttp (httptools) checks the grammar: names, values, line ends, folding, Conten
 one head, in a parser of its own. What it lets through (httptools 0.9) and is refused or put right here: HTTP/0.9 and
 other versions, several spaces in a request line, blanks at the end of a value, a missing or second Host. Methods that
 it does not know are read as POST, which it treats no differently, and kept as sent.
+
+Clients and agents send the same heads again and again, and to read one costs more than all else that is done for a
+request. So small heads are remembered by their bytes, and what a pure function says of a head is kept with it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 import httptools
 
 MAX_HEAD_BYTES = 64 << 10
 HEAD_END = b"\r\n\r\n"
+_REMEMBERED = 1024
+_REMEMBERED_BYTES = 2048
+"""Heads over this are read each time, so that what is remembered stays under some 10 MB, whoever sends what."""
 
 
 Field = tuple[bytes, bytes, bytes]
@@ -30,7 +39,13 @@ class BadMessage(Exception):
         self.code = code
 
 
-class RequestHead(NamedTuple):
+Kept = dict[object, Any]
+
+
+@dataclass(slots=True, repr=False)
+class RequestHead:
+    """Never changed once it is read: others may be sent the same one."""
+
     method: bytes
     target: bytes
     """Byte for byte as sent."""
@@ -39,13 +54,37 @@ class RequestHead(NamedTuple):
     fields: list[Field]
     host: bytes
     """Empty when an HTTP/1.0 client sent none."""
+    kept: Kept = field(default_factory=dict, compare=False)
+    """What was worked out from the above; see `kept_with_head`."""
 
 
-class AnswerHead(NamedTuple):
+@dataclass(slots=True, repr=False)
+class AnswerHead:
+    """Never changed once it is read, likewise."""
+
     status: int
     reason: bytes
     minor: int
     fields: list[Field]
+    kept: Kept = field(default_factory=dict, compare=False)
+
+
+Head = TypeVar("Head", RequestHead, AnswerHead)
+Fact = TypeVar("Fact")
+
+
+def kept_with_head(decide: Callable[[Head], Fact]) -> Callable[[Head], Fact]:
+    """Ask a function once for each head. It must be pure: what it says may depend on nothing but the head's bytes."""
+
+    @wraps(decide)
+    def known(head: Head) -> Fact:
+        kept = head.kept
+        if decide in kept:
+            return kept[decide]  # type: ignore[no-any-return]
+        fact = kept[decide] = decide(head)
+        return fact
+
+    return known
 
 
 _METHODS_OF_LLHTTP = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
@@ -80,6 +119,10 @@ class _Reader:
 
 def read_request_head(raw: bytes) -> RequestHead:
     """Read one head, which ends with the first empty line in `raw` and nothing after it. Raises BadMessage."""
+    return _remembered_request(raw) if len(raw) <= _REMEMBERED_BYTES else _read_request(raw)
+
+
+def _read_request(raw: bytes) -> RequestHead:
     line = raw[: raw.index(b"\r\n")]
     parts = line.split(b" ")
     if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]):
@@ -104,6 +147,9 @@ def read_request_head(raw: bytes) -> RequestHead:
     if reader.target != target:
         raise BadMessage("the request line is malformed")
     return RequestHead(method, target, minor, reader.fields, _host(reader.fields, minor))
+
+
+_remembered_request = lru_cache(_REMEMBERED)(_read_request)
 
 
 def check_unfinished(held: bytes, searched: int) -> None:
@@ -137,6 +183,10 @@ def _host(fields: list[Field], minor: int) -> bytes:
 
 def read_answer_head(raw: bytes) -> AnswerHead:
     """Read the head of an answer, which ends with the first empty line in `raw`. Raises BadMessage."""
+    return _remembered_answer(raw) if len(raw) <= _REMEMBERED_BYTES else _read_answer(raw)
+
+
+def _read_answer(raw: bytes) -> AnswerHead:
     line = _STATUS_LINE.match(raw)
     if line is None:
         raise BadMessage("the status line is malformed")
@@ -148,6 +198,9 @@ def read_answer_head(raw: bytes) -> AnswerHead:
     except httptools.HttpParserError as error:
         raise BadMessage(f"the answer is malformed: {error}") from None
     return AnswerHead(status, reason, minor, reader.fields)
+
+
+_remembered_answer = lru_cache(_REMEMBERED)(_read_answer)
 
 
 def read_trailers(raw: bytes) -> list[Field]:
