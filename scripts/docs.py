@@ -12,6 +12,7 @@ import typer
 
 from elizacloud import errors
 from elizacloud.cli.root import app
+from elizacloud.relay.metrics import Metrics, State
 from elizacloud.settings import ENV_PREFIX, Settings
 from elizacloud.states import NEXT, TRANSITIONS, Wanted
 
@@ -85,6 +86,25 @@ def errors_page() -> str:
     )
 
 
+def metrics_page() -> str:
+    metrics = Metrics()
+    metrics.state = lambda: State({}, 0, False, 0.0, False, 0)
+    rows = []
+    for family in metrics.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ())) or "-"
+        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    return (
+        f"{GENERATED}# Metrics\n\nEach relay worker serves them for Prometheus at `metrics_listen`, a listener of its own, and "
+        "for itself: add up what counts. No label names an agent, an owner or an address, since each new agent would be a series for "
+        "ever: the access log has them, line by line.\n\n| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
+        + "\n".join(rows)
+        + "\n\n`outcome` is `2xx` to `5xx` as the agent or the API answered, `upgraded`, `aborted` (the client left), `cut_short` "
+        "(the answer was not completed), or the [code](errors.md) of an answer of the relay's own. `result` is `connected` or such a "
+        "code.\n"
+    )
+
+
 def with_block(page: str, name: str, content: str) -> str:
     """The page with the text between its two `<!-- name -->` marks replaced."""
     mark = f"<!-- {name} -->"
@@ -97,6 +117,7 @@ def expected() -> dict[Path, str]:
     return {
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "docs" / "errors.md": errors_page(),
+        ROOT / "docs" / "metrics.md": metrics_page(),
         architecture: with_block(architecture.read_text(), "states", state_diagram()),
     }
 

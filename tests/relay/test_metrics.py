@@ -1,7 +1,7 @@
 from prometheus_client import CollectorRegistry, generate_latest
 
-from elizacloud.relay.metrics import Metrics
-from tests.relay.conftest import Cloud, RawAgent, request
+from elizacloud.relay.metrics import Metrics, State
+from tests.relay.conftest import Cloud, RawAgent, request, soon, until
 
 
 def shown(metrics: Metrics) -> dict[str, float]:
@@ -37,3 +37,49 @@ async def test_what_a_worker_does_is_counted(cloud: Cloud) -> None:
     assert values["elizacloud_relay_clients"] == 1
     assert values["elizacloud_relay_in_flight"] == 0
     assert values["elizacloud_relay_dial_seconds_count"] == 1
+
+
+async def test_what_is_open_now_is_shown(cloud: Cloud) -> None:
+    events = RawAgent(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+    cloud.agent(events)
+    stream = await cloud.client()
+    stream.send(request())
+    await soon(stream.reader.readuntil(b"data: 1\n\n"))
+    cloud.agent(RawAgent(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"))
+    upgraded = await cloud.client()
+    assert (await soon(upgraded.ask(request(headers="Connection: Upgrade\r\nUpgrade: x\r\n")))).status == 101
+    cloud.agent(RawAgent())
+    await cloud.ask(request())
+    await cloud.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    values = shown(cloud.metrics)
+    assert values['elizacloud_relay_streams{kind="events"}'] == 1
+    assert values['elizacloud_relay_streams{kind="upgrade"}'] == 1
+    name = "elizacloud_relay_upstream_connections"
+    assert values[f'{name}{{state="busy",upstream="agent"}}'] == 2
+    assert values[f'{name}{{state="idle",upstream="agent"}}'] == 1
+    assert values[f'{name}{{state="idle",upstream="api"}}'] == 1
+    stream.close()
+    upgraded.close()
+    await until(lambda: shown(cloud.metrics)[f'{name}{{state="busy",upstream="agent"}}'] == 0)
+    values = shown(cloud.metrics)
+    assert values['elizacloud_relay_streams{kind="events"}'] == values['elizacloud_relay_streams{kind="upgrade"}'] == 0
+
+
+async def test_what_the_worker_rests_on_is_shown(cloud: Cloud) -> None:
+    values = shown(cloud.metrics)
+    for name in ("agents", "link_up", "netmap_known", "peers"):
+        assert values[f"elizacloud_relay_{name}"] == 1
+    assert values["elizacloud_relay_link_silent_seconds"] < 60
+    cloud.netmap.lost()
+    for worker in tuple(cloud.hub._workers.values()):
+        worker.cut("outage")
+    await until(lambda: not cloud.link.linked)
+    values = shown(cloud.metrics)
+    assert values["elizacloud_relay_netmap_known"] == values["elizacloud_relay_link_up"] == 0
+
+
+def test_no_label_grows_with_use() -> None:
+    metrics = Metrics()
+    metrics.state = lambda: State({("agent", "idle"): 1}, 1, True, 0.0, True, 1)
+    labels = {label for family in metrics.collect() for sample in family.samples for label in sample.labels}
+    assert labels <= {"upstream", "outcome", "result", "state", "kind", "le"}

@@ -24,7 +24,7 @@ from elizacloud.relay.destination import Destination
 from elizacloud.relay.edge import Request
 from elizacloud.relay.http1.body import LAST_CHUNK, chunk
 from elizacloud.relay.http1.framing import Framing, Kind
-from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head, value_of
+from elizacloud.relay.http1.head import AnswerHead, Field, value_of
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.upstream import UpstreamConnection
 
@@ -63,7 +63,6 @@ class Exchange:
         "_flow",
         "_framing",
         "_head",
-        "_outcome",
         "_over",
         "_request",
         "_request_done",
@@ -71,6 +70,7 @@ class Exchange:
         "_sent_at",
         "_status",
         "_stopped_upload",
+        "_streams",
         "_surroundings",
         "_upgrade",
     )
@@ -97,7 +97,7 @@ class Exchange:
         self._request_done = framing.kind is Kind.NONE or (framing.kind is Kind.LENGTH and not framing.length)
         self._stopped_upload = False
         self._status = 0
-        self._outcome = ""
+        self._streams = False
         self._chunk_answer = False
         self._over = False
         self._connect_seconds = 0.0
@@ -205,18 +205,20 @@ class Exchange:
         if self._head.minor == 0:
             return
         lines = self._destination.answer_lines(head)
-        self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines))
+        self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(lines)))
 
     def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
         connection = self._connection
         assert connection is not None
         came_at = perf_counter()
-        if _is_event_stream(head):
+        if b"text/event-stream" in (value_of(head.fields, b"content-type") or b""):
             try:
                 self._destination.became_stream()
             except Error as error:
                 self.fail(answer_to(error))
                 return
+            self._streams = True
+            self._surroundings.metrics.streams += 1
         self._surroundings.metrics.first_byte.observe(came_at - self._request.began_at)
         if not self._request_done and (head.status >= 300 or not connection.keep_alive):
             self._stopped_upload = True
@@ -233,7 +235,7 @@ class Exchange:
             head.status,
             head.reason,
         )
-        lines = [status_line, self._destination.answer_lines(head), self._request.edge_lines]
+        lines = [status_line, *self._destination.answer_lines(head), self._request.edge_lines]
         client = self._client
         self._chunk_answer = False
         if framing.kind is Kind.LENGTH:
@@ -284,9 +286,10 @@ class Exchange:
     def upgraded(self, head: AnswerHead, data: bytes) -> None:
         assert self._upgrade is not None
         self._status = 101
-        lines = self._destination.answer_lines(head) + self._request.edge_lines
+        self._surroundings.metrics.upgraded += 1
+        lines = [*self._destination.answer_lines(head), self._request.edge_lines]
         upgrade = hygiene.upgrade_lines(head, self._upgrade)
-        self._client.write(b"HTTP/1.1 101 %b\r\n%b%b\r\n" % (head.reason, lines, upgrade))
+        self._client.write(b"HTTP/1.1 101 %b\r\n%b%b\r\n" % (head.reason, b"".join(lines), upgrade))
         if data:
             self.piped(data)
         self._client.become_pipe()
@@ -372,12 +375,11 @@ class Exchange:
         self._over = True
         metrics = self._surroundings.metrics
         metrics.in_flight -= 1
+        if self._streams:
+            metrics.streams -= 1
+        elif self._status == 101:
+            metrics.upgraded -= 1
         kind = self._destination.kind
         metrics.requests[kind, outcome] += 1
         self._surroundings.access_log.add(self._request, self._status, outcome, kind, self._bytes_in, self._bytes_out)
         self._destination.ended()
-
-
-@kept_with_head
-def _is_event_stream(head: AnswerHead) -> bool:
-    return b"text/event-stream" in (value_of(head.fields, b"content-type") or b"")

@@ -1,11 +1,16 @@
-"""What a worker counts. Plain numbers on the data path; turned into Prometheus families only when somebody looks."""
+"""What a worker counts. Plain numbers on the data path; turned into Prometheus families only when somebody looks.
+
+Labels are from small fixed sets. There is none for an agent, an owner or an address: agents' ids are never used again, so
+each would be a series for ever. Who used what is in the access log, line by line.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -32,8 +37,20 @@ class Histogram:
         return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self._sum)
 
 
+class State(NamedTuple):
+    """What a worker has now, as it is looked at when somebody asks."""
+
+    connections: dict[tuple[str, str], int]
+    """By upstream (agent, api) and what they do (idle, busy)."""
+    agents: int
+    linked: bool
+    link_silent_seconds: float
+    netmap_known: bool
+    peers: int
+
+
 class Metrics(Collector):
-    """Register it with a `CollectorRegistry`. Labels are from small fixed sets: never an agent, owner or address."""
+    """Register it with a `CollectorRegistry`. `state`, once it is set, is called from the thread that collects."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, str]] = Counter()
@@ -43,6 +60,9 @@ class Metrics(Collector):
         self.identity_refused = 0
         self.clients = 0
         self.in_flight = 0
+        self.streams = 0
+        self.upgraded = 0
+        self.state: Callable[[], State] | None = None
         self.bytes_in = 0
         self.bytes_out = 0
         self.first_byte = Histogram()
@@ -75,6 +95,14 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "elizacloud_relay_in_flight", "Requests, streams and upgraded connections open now", value=self.in_flight
         )
+        opened = GaugeMetricFamily(
+            "elizacloud_relay_streams", "Of those, answers that are event streams, and upgrades", labels=["kind"]
+        )
+        opened.add_metric(["events"], self.streams)
+        opened.add_metric(["upgrade"], self.upgraded)
+        yield opened
+        if self.state is not None:
+            yield from _state_families(self.state())
         yield self.first_byte.family(
             "elizacloud_relay_first_byte_seconds", "From a request's head to the first byte of its answer"
         )
@@ -82,3 +110,29 @@ class Metrics(Collector):
         yield self.own_time.family(
             "elizacloud_relay_own_seconds", "What the relay itself adds to a request: neither dial nor upstream"
         )
+
+
+def _state_families(state: State) -> Iterator[Metric]:
+    pooled = GaugeMetricFamily(
+        "elizacloud_relay_upstream_connections",
+        "Connections to agents and to the API: busy with a request or an upgrade, or idle until the next one",
+        labels=["upstream", "state"],
+    )
+    for labels, count in state.connections.items():
+        pooled.add_metric(labels, count)
+    yield pooled
+    yield GaugeMetricFamily("elizacloud_relay_agents", "Agents that this worker knows a way to", value=state.agents)
+    yield GaugeMetricFamily(
+        "elizacloud_relay_link_up", "1 while the link to the control plane stands", value=state.linked
+    )
+    yield GaugeMetricFamily(
+        "elizacloud_relay_link_silent_seconds",
+        "Time since the control plane was heard to be well; tokens are honoured until offline_grace_seconds",
+        value=state.link_silent_seconds,
+    )
+    yield GaugeMetricFamily(
+        "elizacloud_relay_netmap_known",
+        "1 while the relay follows its tailnet; at 0 nothing new is dialled",
+        value=state.netmap_known,
+    )
+    yield GaugeMetricFamily("elizacloud_relay_peers", "Peers in the relay's netmap", value=state.peers)

@@ -32,9 +32,10 @@ class Pool:
     def empty(self) -> bool:
         return not self._all
 
-    @property
-    def idle(self) -> int:
-        return len(self._idle)
+    def connections(self) -> tuple[int, int]:
+        """How many are idle, and how many are busy."""
+        idle = len(self._idle)
+        return idle, len(self._all) - idle
 
     def lease(self) -> UpstreamConnection | None:
         """The connection that was used last, if there is one that can be used."""

@@ -298,6 +298,11 @@ class Reach:
             return False
         return True
 
+    def connections(self) -> tuple[int, int]:
+        """How many to agents are idle, and how many are busy."""
+        counts = [pool.connections() for pool in tuple(self._pools.values())]
+        return sum(idle for idle, _ in counts), sum(busy for _, busy in counts)
+
     def sweep(self) -> None:
         """Close connections that were idle for too long and forget pools that are empty and not current."""
         for key, pool in tuple(self._pools.items()):

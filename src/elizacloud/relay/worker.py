@@ -30,7 +30,7 @@ from elizacloud.relay.front import Fronts
 from elizacloud.relay.limits import Limits, LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.messages import Activity
-from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.metrics import Metrics, State
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import Reach
 from elizacloud.relay.server import ClientConnection, ServerSettings
@@ -128,6 +128,7 @@ class Worker:
         self._no_clients = asyncio.Event()
         self._no_clients.set()
         self._table_known = asyncio.Event()
+        metrics.state = self._state
 
     async def run(
         self,
@@ -207,6 +208,20 @@ class Worker:
                 self._link.tell_peer(
                     PeerSeen(self._settings.cell_id, peer.node_id, peer.ips, tuple(sorted(peer.tags)), peer.online)
                 )
+
+    def _state(self) -> State:
+        """Called from the thread that collects metrics: it only looks."""
+        connections = {}
+        for kind, (idle, busy) in (("agent", self._reach.connections()), ("api", self._api.connections())):
+            connections[kind, "idle"], connections[kind, "busy"] = idle, busy
+        return State(
+            connections,
+            len(self._link.table.upstreams),
+            self._link.linked,
+            self._link.silent_seconds,
+            self._netmap.known,
+            len(self._netmap),
+        )
 
     # What the link asks
 

@@ -7,7 +7,9 @@ only noticed this way. With Headscale, NodeID, StableID and its own node id are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,18 +47,28 @@ class PeerChange:
 class Netmap:
     """The peers, and never this machine itself: its own address leads to the host's loopback (lab, measured)."""
 
-    def __init__(self) -> None:
-        self.known = False
-        """False before the first netmap and while the events are not followed: then nothing here may be trusted."""
+    def __init__(self, *, trusted_seconds: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+        """Without news it is trusted for so long, however busy or frozen this process is: `heard` says that it is current."""
         self.self_ips: frozenset[str] = frozenset()
+        self._trusted_seconds = trusted_seconds
+        self._clock = clock
+        self._trusted_until = -math.inf
         self._peers: dict[str, Peer] = {}
         self._by_ip: dict[str, Peer | None] = {}
 
     def __repr__(self) -> str:
         return f"<Netmap {len(self._peers)} peers{'' if self.known else ', not current'}>"
 
+    @property
+    def known(self) -> bool:
+        """False before the first netmap and while the events are not followed: then nothing here may be trusted."""
+        return self._clock() <= self._trusted_until
+
     def __iter__(self) -> Iterator[Peer]:
         return iter(self._peers.values())
+
+    def __len__(self) -> int:
+        return len(self._peers)
 
     def peer_at(self, ip: str) -> Peer | None:
         """The one peer that has this address; None for an unknown, an ambiguous or our own address, or when not known."""
@@ -66,14 +78,40 @@ class Netmap:
         return self._peers.get(node_id) if self.known else None
 
     def lost(self) -> None:
-        """The events are no longer followed; the next `InitialStatus` makes it current again."""
-        self.known = False
+        """The events are no longer followed; the next whole netmap makes it current again."""
+        self._trusted_until = -math.inf
+
+    def heard(self) -> None:
+        """What is here is current at this moment. Nothing else makes a netmap known again that was not, but a whole one."""
+        if self.known:
+            self._trust()
+
+    def _trust(self) -> None:
+        self._trusted_until = self._clock() + self._trusted_seconds
 
     def apply(self, event: Event) -> tuple[PeerChange, ...]:
         """Take in one event of a bus watched with WATCH_NETMAP; return what it changed."""
         peers = self._after(event)
-        if peers is None:
-            return ()
+        return () if peers is None else self._become(peers)
+
+    def replace(self, self_ips: Iterable[str], peers: Iterable[Peer]) -> tuple[PeerChange, ...]:
+        """Be this netmap from now on, known whatever was before; return what changed."""
+        self._trust()
+        self.self_ips = frozenset(self_ips)
+        return self._become(_by_id(peers))
+
+    def change(self, self_ips: Iterable[str], changes: Iterable[PeerChange]) -> tuple[PeerChange, ...]:
+        """Take in what `apply` returned for another netmap that was like this one; return what it changed here."""
+        self.self_ips = frozenset(self_ips)
+        peers = dict(self._peers)
+        for change in changes:
+            if change.before is not None:
+                peers.pop(change.before.node_id, None)
+            if change.after is not None:
+                peers[change.after.node_id] = change.after
+        return self._become(peers)
+
+    def _become(self, peers: dict[str, Peer]) -> tuple[PeerChange, ...]:
         before, self._peers = self._peers, peers
         self._index()
         ids = dict.fromkeys([*before, *peers])
@@ -86,7 +124,7 @@ class Netmap:
     def _after(self, event: Event) -> dict[str, Peer] | None:
         """The peers after the event, or None when it is not about them."""
         if status := event.get("InitialStatus"):
-            self.known = True
+            self._trust()
             self.self_ips = frozenset(status.get("TailscaleIPs") or ())
             return _by_id(_from_status(peer) for peer in (status.get("Peer") or {}).values())
         state = state_of(event)
