@@ -96,12 +96,13 @@ def metrics_page() -> str:
         rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
     return (
         f"{GENERATED}# Metrics\n\nEach relay worker serves them for Prometheus at `metrics_listen`, a listener of its own, and "
-        "for itself: add up what counts. No label names an agent, an owner or an address, since each new agent would be a series for "
-        "ever: the access log has them, line by line.\n\n| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
+        "for itself: add up what counts. No label names an agent, an owner or an address, since each new agent would be a "
+        "series for ever: the access log has them, line by line.\n\n"
+        "| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
         + "\n".join(rows)
-        + "\n\n`outcome` is `2xx` to `5xx` as the agent or the API answered, `upgraded`, `aborted` (the client left), `cut_short` "
-        "(the answer was not completed), or the [code](errors.md) of an answer of the relay's own. `result` is `connected` or such a "
-        "code.\n"
+        + "\n\n`outcome` is `2xx` to `5xx` as the agent or the API answered, `upgraded`, `aborted` (the client left), "
+        "`cut_short` (the answer was not completed), or the [code](errors.md) of an answer of the relay's own. `result` is "
+        "`connected` or such a code.\n"
     )
 
 
