@@ -224,6 +224,9 @@ class Principal:
     expires_at: datetime | None = None
 
 
+OPERATOR = "operator"
+"""The owner of the operator's own tokens."""
+
 DEFAULT_CELL_ID = "default"
 DEFAULT_HOST_ID = "local"
 """The one cell and the one host of an installation on one machine."""

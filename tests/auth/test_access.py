@@ -6,7 +6,7 @@ import pytest
 
 from elizacloud.auth.access import Action, acting_owner, check_action, check_agent, checked_owner_id, principal_of
 from elizacloud.errors import Error, Forbidden, Invalid, NotFound, Unauthenticated
-from elizacloud.model import ApiToken, Principal, Scope
+from elizacloud.model import ApiToken, Principal, Scope, TokenKind
 from elizacloud.upstreams import KnownToken
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -38,12 +38,19 @@ def test_the_api_and_the_relay_see_the_same_principal() -> None:
         (api_token(revoked_at=NOW - timedelta(days=1)), "invalid_token"),
         (api_token(expires_at=NOW), "expired_token"),
         (KnownToken("t", "00", "ann", frozenset({Scope.OWNER}), None, NOW - timedelta(seconds=1)), "expired_token"),
+        (api_token(kind=TokenKind.SESSION), "invalid_token"),
     ],
 )
 def test_unknown_revoked_and_expired_tokens_are_refused(token: KnownToken | ApiToken | None, reason: str) -> None:
     with pytest.raises(Unauthenticated) as caught:
         principal_of(token, NOW)
     assert caught.value.reason == reason
+
+
+def test_a_session_counts_where_sessions_count_and_an_api_token_does_not() -> None:
+    assert principal_of(api_token(kind=TokenKind.SESSION), NOW, kind=TokenKind.SESSION).owner_id == "ann"
+    with pytest.raises(Unauthenticated):
+        principal_of(api_token(), NOW, kind=TokenKind.SESSION)
 
 
 def test_a_service_token_may_name_any_owner_and_is_itself_otherwise() -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from elizacloud.auth.tokens import mint_api_token, parse_bearer, token_sha256
+from elizacloud.auth.tokens import SESSION_PREFIX, TICKET_PREFIX, mint, parse_bearer, token_sha256
 from elizacloud.errors import Unauthenticated
 
 
 def test_a_minted_token_names_its_id_and_is_found_by_its_hash() -> None:
-    minted = mint_api_token()
+    minted = mint()
     value = minted.value.get_secret_value()
     assert value.startswith(f"ec_{minted.id}_")
     assert token_sha256(value) == minted.sha256
@@ -16,11 +16,11 @@ def test_a_minted_token_names_its_id_and_is_found_by_its_hash() -> None:
 
 
 def test_no_two_tokens_are_the_same() -> None:
-    assert len({mint_api_token().sha256 for _ in range(100)}) == 100
+    assert len({mint().sha256 for _ in range(100)}) == 100
 
 
 def test_the_value_of_a_header_comes_back() -> None:
-    value = mint_api_token().value.get_secret_value()
+    value = mint().value.get_secret_value()
     for header in (f"Bearer {value}", f"bearer {value}", f"BEARER   {value} "):
         assert parse_bearer(header).get_secret_value() == value
 
@@ -36,7 +36,9 @@ def test_the_value_of_a_header_comes_back() -> None:
         ("Bearer ", "malformed_credential"),
         ("Bearer two parts", "malformed_credential"),
         ("Bearer ümlaut", "malformed_credential"),
-        ("Bearer " + "a" * 513, "malformed_credential"),
+        ("Bearer " + "a" * 8193, "malformed_credential"),
+        (f"Bearer {mint(SESSION_PREFIX).value.get_secret_value()}", "misplaced_credential"),
+        (f"Bearer {mint(TICKET_PREFIX).value.get_secret_value()}", "misplaced_credential"),
         ("Bearer a\r\nX: y", "malformed_credential"),
     ],
 )

@@ -25,7 +25,7 @@ from elizacloud.auth.tokens import token_sha256
 from elizacloud.errors import HeadscaleUnavailable, Misconfigured, Unauthenticated
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.headscale.client import USER, HeadscaleClient
-from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, ApiToken, Scope, utc_now
+from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToken, Scope, utc_now
 from elizacloud.processes import Backoff
 from elizacloud.relay.link.hub import Hub
 from elizacloud.relay.link.messages import Activity
@@ -34,7 +34,6 @@ from elizacloud.settings import Settings
 from elizacloud.store import Cipher, Store, sqlite_url
 from elizacloud.upstreams import PeerSeen, Redemption
 
-OPERATOR = "operator"
 LINK_SECONDS = 1.0
 _RETRY = Backoff(first_seconds=0.2, cap_seconds=5.0)
 

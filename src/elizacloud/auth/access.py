@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from elizacloud.errors import Forbidden, Invalid, NotFound, Unauthenticated
-from elizacloud.model import ApiToken, Principal, Scope
+from elizacloud.model import ApiToken, Principal, Scope, TokenKind
 from elizacloud.upstreams import KnownToken
 
 OWNER_HEADER = "Elizacloud-Owner"
@@ -38,9 +38,12 @@ def checked_owner_id(owner_id: str) -> str:
     return owner_id
 
 
-def principal_of(token: KnownToken | ApiToken | None, now: datetime) -> Principal:
-    """Who holds this token; raise Unauthenticated when it is unknown (None), revoked or expired."""
-    if token is None or (isinstance(token, ApiToken) and token.revoked_at is not None):
+def principal_of(token: KnownToken | ApiToken | None, now: datetime, *, kind: TokenKind = TokenKind.API) -> Principal:
+    """Who holds this token; raise Unauthenticated when it is unknown (None), of another kind, revoked or expired.
+
+    A session counts as a cookie and an API token as a bearer: whoever reads a credential says which kind it looks for.
+    """
+    if token is None or token.kind is not kind or (isinstance(token, ApiToken) and token.revoked_at is not None):
         raise Unauthenticated(
             "cannot accept this token: it is unknown or was revoked; create a new one", code="invalid_token"
         )

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pydantic import SecretStr
 
 from elizacloud.auth.access import principal_of
-from elizacloud.auth.tokens import mint_api_token, parse_bearer, token_sha256
+from elizacloud.auth.tokens import mint, parse_bearer, token_sha256
 from elizacloud.errors import Forbidden, Invalid, NotFound
 from elizacloud.model import ApiToken, Principal, Scope
 from elizacloud.store import Store
@@ -57,7 +57,7 @@ class Tokens:
             raise Invalid("cannot bind this token to one agent: its only scope must be relay", code="invalid_scopes")
         if not scopes:
             raise Invalid("cannot create a token without scopes: give at least one", code="invalid_scopes")
-        now, minted = self._now(), mint_api_token()
+        now, minted = self._now(), mint()
         token = ApiToken(
             id=minted.id,
             owner_id=owner_id,
