@@ -1,4 +1,4 @@
-"""How a connection to an upstream is made: through tailscaled's LocalAPI, or to a unix socket.
+"""How a connection to an upstream is made: through tailscaled's LocalAPI or its TUN device, or to a unix socket.
 
 Each dialer is a callable that returns a connection whose next byte is the upstream's, or raises one of our errors. The
 caller bounds the time and, for agents, checks who answers (reach.py).
@@ -7,12 +7,14 @@ caller bounds the time and, for agents, checks who answers (reach.py).
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Protocol, cast
 
 from elizacloud.errors import Refused, TailnetUnavailable, Unavailable
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.tailnet.dialer import DialAnswer, Outcome, dial_request, parse_dial_answer
+from elizacloud.tailnet.tunnel import Tunnel
 
 
 class AgentDialer(Protocol):
@@ -45,6 +47,62 @@ class LocalApiDialer:
             return answer
         transport.abort()
         raise _error_of(answer)
+
+
+class TcpDialer:
+    """Dials peers by plain sockets that are bound to the TUN device of the relay's tailscaled: TUN mode.
+
+    Give `device_changed` to whoever hears of changes of this machine's devices.
+    """
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+        self._index: int | None = None
+        self._connections: set[UpstreamConnection] = set()
+
+    async def __call__(self, ip: str, port: int) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        made = socket.socket(
+            socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+        )
+        try:
+            self._tunnel.bind(made)
+            self._index = self._tunnel.index
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(made, (ip, port))
+            _, connection = await loop.create_connection(lambda: _Tunnelled(self._connections), sock=made)
+        except OSError as error:
+            made.close()
+            raise _error_of(_answer_of(error)) from error
+        except BaseException:
+            made.close()
+            raise
+        return connection
+
+    def device_changed(self) -> None:
+        """End every connection when the device that they are bound to is gone: nothing would come from it any more."""
+        index = self._tunnel.index
+        if index != self._index:
+            for connection in tuple(self._connections):
+                connection.kill("tailscaled's device is gone")
+
+
+class _Tunnelled(UpstreamConnection):
+    """One that its dialer knows of as long as it lives."""
+
+    __slots__ = ("_siblings",)
+
+    def __init__(self, siblings: set[UpstreamConnection]) -> None:
+        super().__init__()
+        self._siblings = siblings
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._siblings.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._siblings.discard(self)
+        super().connection_lost(error)
 
 
 class UnixDialer:
@@ -94,6 +152,12 @@ class _Dialling(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if not self.answered.done():
             self.answered.set_result(DialAnswer(Outcome.FAILED, detail="tailscaled closed the connection"))
+
+
+def _answer_of(error: OSError) -> DialAnswer:
+    if isinstance(error, ConnectionRefusedError):
+        return DialAnswer(Outcome.REFUSED)
+    return DialAnswer(Outcome.FAILED, detail=f"the dial failed ({error.strerror})")
 
 
 def _error_of(answer: DialAnswer) -> Refused | Unavailable:

@@ -1,6 +1,6 @@
 """Everything that speaks to a tailscaled: its command line, its LocalAPI, joining, the netmap, dialling a peer.
 
-tailscaled.py  the command line and environment of a userspace tailscaled
+tailscaled.py  the command line and environment of a tailscaled
 localapi.py    the HTTP client of its LocalAPI socket
 bus.py         the events of its bus, as plain data
 join.py        log in without the CLI, and tell a dead pre-auth key from an unreachable server
@@ -8,6 +8,8 @@ netmap.py      who is on the tailnet, folded from the bus' events (pure)
 watcher.py     keeps one netmap current
 identity.py    is the peer at this address the agent we mean (pure)
 dialer.py      a TCP connection to a peer through the LocalAPI, as bytes
+tunnel.py      TUN mode: the device of a tailscaled, and what this machine needs for one
+blackhole.py   TUN mode: no tailnet address is sought in the host's own network
 """
 
 from elizacloud.tailnet.dialer import Outcome, dial, dial_request, parse_dial_answer

@@ -1,7 +1,7 @@
-"""The command line and environment of a userspace tailscaled, and the files it owns. Decides only; runtime/ and app/ run it.
+"""The command line and environment of a tailscaled, and the files it owns. Decides only; runtime/ and app/ run it.
 
-Userspace networking needs no privilege and no TUN device. Its SOCKS5 and HTTP proxies stay off: they would dial the
-host's own network. Logs are never uploaded.
+Userspace networking needs no privilege and no TUN device; see tunnel.py for a relay's that has one. Its SOCKS5 and HTTP
+proxies stay off: they would dial the host's own network. Logs are never uploaded.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Tailscaled:
     dead port costs 5 s."""
     memory_limit: str = ""
     """GOMEMLIMIT, as "64MiB": less memory under bulk transfer for less throughput. Empty is no limit."""
+    tun: str = "userspace-networking"
+    """The name of its TUN device, which takes CAP_NET_ADMIN."""
 
     def prepare(self) -> None:
         """Make the directories, 0700. Raises Misconfigured when that cannot be done."""
@@ -54,7 +56,7 @@ class Tailscaled:
     def argv(self) -> tuple[str, ...]:
         return (
             str(self.binary),
-            "--tun=userspace-networking",
+            f"--tun={self.tun}",
             f"--statedir={self.state_dir}",
             f"--socket={self.socket}",
             f"--port={self.udp_port}",
