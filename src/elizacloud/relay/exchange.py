@@ -24,7 +24,7 @@ from elizacloud.relay.destination import Destination
 from elizacloud.relay.edge import Request
 from elizacloud.relay.http1.body import LAST_CHUNK, chunk
 from elizacloud.relay.http1.framing import Framing, Kind
-from elizacloud.relay.http1.head import AnswerHead, Field, value_of
+from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head, value_of
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.upstream import UpstreamConnection
 
@@ -205,13 +205,13 @@ class Exchange:
         if self._head.minor == 0:
             return
         lines = self._destination.answer_lines(head)
-        self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, b"".join(lines)))
+        self._client.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, lines))
 
     def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
         connection = self._connection
         assert connection is not None
         came_at = perf_counter()
-        if b"text/event-stream" in (value_of(head.fields, b"content-type") or b""):
+        if _is_event_stream(head):
             try:
                 self._destination.became_stream()
             except Error as error:
@@ -235,7 +235,7 @@ class Exchange:
             head.status,
             head.reason,
         )
-        lines = [status_line, *self._destination.answer_lines(head), self._request.edge_lines]
+        lines = [status_line, self._destination.answer_lines(head), self._request.edge_lines]
         client = self._client
         self._chunk_answer = False
         if framing.kind is Kind.LENGTH:
@@ -287,9 +287,9 @@ class Exchange:
         assert self._upgrade is not None
         self._status = 101
         self._surroundings.metrics.upgraded += 1
-        lines = [*self._destination.answer_lines(head), self._request.edge_lines]
+        lines = self._destination.answer_lines(head) + self._request.edge_lines
         upgrade = hygiene.upgrade_lines(head, self._upgrade)
-        self._client.write(b"HTTP/1.1 101 %b\r\n%b%b\r\n" % (head.reason, b"".join(lines), upgrade))
+        self._client.write(b"HTTP/1.1 101 %b\r\n%b%b\r\n" % (head.reason, lines, upgrade))
         if data:
             self.piped(data)
         self._client.become_pipe()
@@ -383,3 +383,8 @@ class Exchange:
         metrics.requests[kind, outcome] += 1
         self._surroundings.access_log.add(self._request, self._status, outcome, kind, self._bytes_in, self._bytes_out)
         self._destination.ended()
+
+
+@kept_with_head
+def _is_event_stream(head: AnswerHead) -> bool:
+    return b"text/event-stream" in (value_of(head.fields, b"content-type") or b"")
