@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL, Signals
@@ -29,6 +30,8 @@ class ChildSpec:
     grace_seconds: float = 5.0
     shown: bool = False
     """Its lines go to our own standard error as well as to its log file."""
+    starting: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What each start is made in; an error of it that is not SpawnFailed ends the supervision."""
 
 
 @dataclass
@@ -73,14 +76,15 @@ class Children:
             sys.stderr.flush()
 
         async def start() -> Child:
-            kept.child = spawn(
-                spec.argv,
-                name=spec.name,
-                env=spec.env,
-                log=show if spec.shown else kept.log.write,
-                pass_fds=spec.pass_fds,
-                when_parent_dies=spec.when_parent_dies,
-            )
+            with spec.starting():
+                kept.child = spawn(
+                    spec.argv,
+                    name=spec.name,
+                    env=spec.env,
+                    log=show if spec.shown else kept.log.write,
+                    pass_fds=spec.pass_fds,
+                    when_parent_dies=spec.when_parent_dies,
+                )
             return kept.child
 
         async def run() -> None:

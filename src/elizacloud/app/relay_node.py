@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from elizacloud.app.children import ChildSpec
+from elizacloud.app.tailnet_mode import starting_tailscaled
 from elizacloud.errors import Misconfigured
 from elizacloud.headscale.protocol import Headscale
 from elizacloud.model import TAG_RELAY, installation_tag
 from elizacloud.tailnet.join import Joined, JoinPrefs, KeyRefused, join
 from elizacloud.tailnet.localapi import LocalApi
 from elizacloud.tailnet.tailscaled import Tailscaled, udp_port_of
+from elizacloud.tailnet.tunnel import DEVICE
 
 KEY_LIFETIME_SECONDS = 300.0
 JOIN_SECONDS = 30.0
@@ -25,7 +29,15 @@ class RelayNode:
     """One relay host's node in one cell. `directory` holds its identity, `socket` lies in a 0700 directory."""
 
     def __init__(
-        self, binary: Path, directory: Path, socket: Path, *, join_url: str, installation_id: str, memory_limit: str
+        self,
+        binary: Path,
+        directory: Path,
+        socket: Path,
+        *,
+        join_url: str,
+        installation_id: str,
+        memory_limit: str,
+        tun: bool = False,
     ) -> None:
         self._binary = binary
         self._directory = directory
@@ -33,6 +45,7 @@ class RelayNode:
         self._join_url = join_url
         self._installation_id = installation_id
         self._memory_limit = memory_limit
+        self._tun = tun
 
     def child(self) -> ChildSpec:
         """What to run. The state directory is made here, as the node's UDP port is kept in it."""
@@ -45,9 +58,12 @@ class RelayNode:
             udp_port=udp_port_of(self._directory),
             memory_limit=self._memory_limit,
         )
+        if self._tun:
+            tailscaled = replace(tailscaled, tun=DEVICE)
         tailscaled.prepare()
         _check_state(self._directory / "tailscaled.state")
-        return ChildSpec("relay tailscaled", tailscaled.argv(), tailscaled.environment())
+        starting = starting_tailscaled if self._tun else nullcontext
+        return ChildSpec("relay tailscaled", tailscaled.argv(), tailscaled.environment(), starting=starting)
 
     async def join(self, headscale: Headscale) -> Joined:
         """Return when it is on the tailnet. A node that joined before needs no key; a new one gets a single-use key."""

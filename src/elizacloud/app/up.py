@@ -35,6 +35,7 @@ from elizacloud.app.failing import first_error
 from elizacloud.app.listening import listening_socket, remembered_report_address, url_of
 from elizacloud.app.relay_node import RelayNode
 from elizacloud.app.stuck import restart_when_stuck
+from elizacloud.app.tailnet_mode import prepare_machine, release_machine
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.errors import Misconfigured, Unavailable
 from elizacloud.headscale.bootstrap import bootstrap, ensure_policy
@@ -59,6 +60,7 @@ def run(settings: Settings, *, ready_file: Path | None = None, config: Path | No
 
     Raises an Error, with nothing left running, when it cannot start.
     """
+    prepare_machine(settings)
     data = open_data_dir(settings)
     data.lock("up", "elizacloud up")
     end_leftovers(data.path / "processes")
@@ -166,6 +168,7 @@ class _Cloud:
             join_url=join_url,
             installation_id=data.installation_id,
             memory_limit=RELAY_MEMORY_LIMIT,
+            tun=settings.tailnet_mode == "tun",
         )
         children.keep(node.child())
         environment = self._environment(api_url, join_url, key_setting)
@@ -182,6 +185,7 @@ class _Cloud:
             self._watching.cancel()
         if self._children is not None:
             await self._children.stop()
+            release_machine(self._settings)
         if self._headscale is not None:
             await self._headscale.close()
         if self._front is not None:
@@ -245,6 +249,7 @@ class _Cloud:
             "link_socket": str(self._sockets["link"]),
             "tailscaled_socket": str(self._sockets["tailscaled"]),
             "process_host_socket": str(self._sockets["process_host"]),
+            "tailnet_mode": settings.tailnet_mode,
             "log_level": settings.log_level,
             "log_json": str(not sys.stderr.isatty() if settings.log_json is None else settings.log_json).lower(),
         }

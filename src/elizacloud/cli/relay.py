@@ -18,13 +18,16 @@ def relay(
     listen_fd: Annotated[
         int | None, typer.Option(help="A listening socket handed over by a supervisor, instead of host and port.")
     ] = None,
+    tailnet_mode: Annotated[
+        str | None, typer.Option(help="How the relay dials agents: userspace, or tun (faster, needs CAP_NET_ADMIN).")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="The TOML file to read.")] = None,
 ) -> None:
     """Run the relay: authenticates requests, carries those for agents over the tailnet, the others to the API."""
     from elizacloud.log import configure_logging
     from elizacloud.settings import load_settings
 
-    flags = {"data_dir": data_dir, "host": host, "port": port, "listen_fd": listen_fd}
+    flags = {"data_dir": data_dir, "host": host, "port": port, "listen_fd": listen_fd, "tailnet_mode": tailnet_mode}
     settings = load_settings(flags, file=config).settings
     configure_logging(level=settings.log_level, json=settings.log_json, process="relay")
     from elizacloud.app.relay import run

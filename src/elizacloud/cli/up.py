@@ -22,13 +22,23 @@ def up(
     ready_file: Annotated[
         Path | None, typer.Option(help="Write JSON with URL and a token there when everything is ready.")
     ] = None,
+    tailnet_mode: Annotated[
+        str | None, typer.Option(help="How the relay dials agents: userspace, or tun (faster, needs CAP_NET_ADMIN).")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="The TOML file to read.")] = None,
 ) -> None:
     """Bring the whole cloud up on this machine and keep it up until Ctrl-C; agents come back at the next start."""
     from elizacloud.log import configure_logging
     from elizacloud.settings import load_settings
 
-    flags = {"data_dir": data_dir, "host": host, "port": port, "runtime": runtime, "headscale": headscale}
+    flags = {
+        "data_dir": data_dir,
+        "host": host,
+        "port": port,
+        "runtime": runtime,
+        "headscale": headscale,
+        "tailnet_mode": tailnet_mode,
+    }
     settings = load_settings(flags, file=config).settings
     configure_logging(level=settings.log_level, json=settings.log_json, process="up")
     from elizacloud.app.up import run

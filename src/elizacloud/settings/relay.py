@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -11,11 +12,18 @@ from elizacloud.settings.kinds import Count, Networks, Origins, Seconds
 
 
 class RelaySettings(BaseSettings):
+    workers: int = Field(
+        1, ge=1, le=64, description="Relay: processes that share the front door; about one for each CPU core."
+    )
     headers_timeout_seconds: Seconds = Field(
         15, description="Relay: longest time for a client to send its request's headers."
     )
     dial_timeout_seconds: Seconds = Field(5, description="Relay: longest time to connect to an agent.")
     first_byte_timeout_seconds: Seconds = Field(60, description="Relay: longest time until the agent's answer begins.")
+    tailnet_mode: Literal["userspace", "tun"] = Field(
+        "userspace",
+        description="Relay: how it dials agents. tun is faster, and needs CAP_NET_ADMIN and /dev/net/tun (docs/tun.md).",
+    )
     wake_hold_seconds: Seconds = Field(
         8, description="Relay: longest time a request is held for an agent that is coming up."
     )
