@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from elizacloud.errors import Conflict, Invalid, NotFound
-from elizacloud.model import ApiToken, Scope
+from elizacloud.model import ApiToken, Scope, TokenKind
 from elizacloud.store import Store
 from tests.fakes.store import created
 from tests.store.conftest import Clock
@@ -60,6 +60,39 @@ async def test_a_revoked_token_is_revoked_for_good(store: Store, clock: Clock) -
     assert await store.tokens.by_sha256(revoked.sha256) == revoked
     assert await store.tokens.list("owner-1") == []
     assert await store.tokens.list_live() == []
+
+
+async def test_what_was_made_with_a_token_is_revoked_with_it(store: Store, clock: Clock) -> None:
+    agent = await created(store)
+    await store.tokens.create(a_token(1))
+    for number, parent_id in ((2, "token-1"), (3, "token-9")):
+        await store.tokens.create(
+            a_token(number, agent_id=agent.id, kind=TokenKind.SESSION, parent_id=parent_id, scopes=frozenset())
+        )
+    await store.tokens.revoke("token-1", "owner-1")
+    session = await store.tokens.by_sha256(a_token(2).sha256)
+    assert session is not None
+    assert (session.kind, session.parent_id, session.revoked_at) == (TokenKind.SESSION, "token-1", clock())
+    assert [token.id for token in await store.tokens.list_live()] == ["token-3"]
+    assert await store.tokens.list("owner-1") == []
+
+
+async def test_dead_tokens_are_forgotten_in_batches(store: Store, clock: Clock) -> None:
+    soon = clock() + timedelta(seconds=10)
+    for number in range(1, 6):
+        await store.tokens.create(a_token(number, expires_at=soon, kind=TokenKind.SESSION, parent_id="token-7"))
+    await store.tokens.create(a_token(6, expires_at=soon))
+    await store.tokens.create(a_token(7))
+    assert await store.tokens.prune(batch=10) == 0
+    clock.pass_seconds(10)
+    assert [await store.tokens.prune(batch=3) for _ in range(3)] == [3, 2, 0]
+    assert [token.id for token in await store.tokens.list("owner-1")] == ["token-7", "token-6"]
+    clock.pass_seconds(30 * 86_400)
+    assert await store.tokens.prune(batch=10) == 1
+    await store.tokens.revoke("token-7")
+    assert await store.tokens.prune(batch=10) == 0
+    clock.pass_seconds(30 * 86_400)
+    assert await store.tokens.prune(batch=10) == 1
 
 
 async def test_only_the_owner_or_an_operator_revokes(store: Store) -> None:

@@ -5,7 +5,9 @@ from elizacloud.store.agents import Page, Record
 from elizacloud.store.idempotency import Claim, Outcome
 from elizacloud.store.installation import Marks, regressed
 from elizacloud.store.sessions import CliSession
+from elizacloud.store.signing_keys import Purpose, SigningKey
 from elizacloud.store.store import Store, sqlite_url
+from elizacloud.store.tickets import Ticket
 
 __all__ = [
     "Cipher",
@@ -14,8 +16,11 @@ __all__ = [
     "Marks",
     "Outcome",
     "Page",
+    "Purpose",
     "Record",
+    "SigningKey",
     "Store",
+    "Ticket",
     "new_secret_key",
     "regressed",
     "sqlite_url",

@@ -24,6 +24,8 @@ from elizacloud.store.opening import prepare
 from elizacloud.store.owners import Owners
 from elizacloud.store.places import Places
 from elizacloud.store.sessions import Sessions
+from elizacloud.store.signing_keys import SigningKeys
+from elizacloud.store.tickets import Tickets
 from elizacloud.store.tokens import Tokens
 
 
@@ -40,6 +42,8 @@ class Store:
         self.agents = Agents(database, bell, cipher, clock)
         self.events = Events(database, bell)
         self.tokens = Tokens(database, clock)
+        self.tickets = Tickets(database, clock)
+        self.signing_keys = SigningKeys(database, cipher, clock)
         self.idempotency = Idempotency(database, cipher, clock)
         self.owners = Owners(database, clock)
         self.places = Places(database)

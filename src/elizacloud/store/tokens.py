@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from elizacloud.errors import NotFound
-from elizacloud.model import ApiToken
+from elizacloud.model import ApiToken, TokenKind
 from elizacloud.store import rows, tables
 from elizacloud.store.database import Database
 from elizacloud.store.owners import ensure_owner
 
 _TOKENS = tables.tokens
+_SHOWN = timedelta(days=30)
+"""How long an API token that has expired is still listed, so that its owner sees why it works no more."""
 
 
 class Tokens:
@@ -36,8 +38,9 @@ class Tokens:
         return None if row is None else rows.token_from_row(row)
 
     async def list(self, owner_id: str) -> Sequence[ApiToken]:
-        """The owner's tokens that are not revoked, newest first; expired ones too, to be seen."""
-        return await self._select(_TOKENS.c.owner_id == owner_id, _TOKENS.c.revoked_at.is_(None))
+        """The owner's API tokens that are not revoked, newest first; expired ones too, to be seen. No sessions."""
+        api = _TOKENS.c.kind == TokenKind.API.value
+        return await self._select(_TOKENS.c.owner_id == owner_id, _TOKENS.c.revoked_at.is_(None), api)
 
     async def list_live(self) -> Sequence[ApiToken]:
         """All tokens that are neither revoked nor expired."""
@@ -45,7 +48,10 @@ class Tokens:
         return await self._select(_TOKENS.c.revoked_at.is_(None), unexpired)
 
     async def revoke(self, token_id: str, owner_id: str | None = None) -> ApiToken:
-        """Revoke it for good; again is no error. NotFound when there is none, or when it is not that owner's."""
+        """Revoke it for good, with the sessions that were made with it; again is no error.
+
+        NotFound when there is none, or when it is not that owner's.
+        """
         mine = _TOKENS.c.id == token_id
         if owner_id is not None:
             mine &= _TOKENS.c.owner_id == owner_id
@@ -54,6 +60,13 @@ class Tokens:
                 sa.update(_TOKENS).where(mine, _TOKENS.c.revoked_at.is_(None)).values(revoked_at=self._clock())
             )
             row = (await connection.execute(sa.select(_TOKENS).where(mine))).mappings().one_or_none()
+            if row is not None:
+                # After the token itself: a ticket that is being redeemed holds it until its session is there.
+                await connection.execute(
+                    sa.update(_TOKENS)
+                    .where(_TOKENS.c.parent_id == token_id, _TOKENS.c.revoked_at.is_(None))
+                    .values(revoked_at=self._clock())
+                )
         if row is None:
             raise NotFound(f"cannot find the token {token_id}")
         return rows.token_from_row(row)
@@ -68,6 +81,19 @@ class Tokens:
                 .returning(*_TOKENS.c)
             )
             return [rows.token_from_row(row) for row in found.mappings()]
+
+    async def prune(self, *, batch: int) -> int:
+        """Forget what is dead, at most `batch` of them; returns how many: sessions at once, API tokens after a month."""
+        now = self._clock()
+        session = _TOKENS.c.kind == TokenKind.SESSION.value
+        dead = self._dead(session, now) | self._dead(sa.true(), now - _SHOWN)
+        ids = sa.select(_TOKENS.c.id).where(dead).limit(batch)
+        async with self._database.write() as connection:
+            return (await connection.execute(sa.delete(_TOKENS).where(_TOKENS.c.id.in_(ids)))).rowcount
+
+    @staticmethod
+    def _dead(which: sa.ColumnElement[bool], since: datetime) -> sa.ColumnElement[bool]:
+        return which & ((_TOKENS.c.expires_at <= since) | (_TOKENS.c.revoked_at <= since))
 
     async def _select(self, *conditions: sa.ColumnElement[bool]) -> Sequence[ApiToken]:
         query = sa.select(_TOKENS).where(*conditions).order_by(_TOKENS.c.created_at.desc(), _TOKENS.c.id)
