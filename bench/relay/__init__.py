@@ -2,11 +2,13 @@
 
 __main__.py    the command: which parts, the rounds, what is printed and saved
 loopback.py    part 1: no tailnet, the relays alone
-tailnet.py     part 2: a real tailnet in userspace: control server, tailscaleds, Caddy with the tailscale plugin
+userspace.py   part 2: a real tailnet in userspace, beside Caddy with the tailscale plugin
+tailnet.py     that tailnet: control server, the agent's and the relay's tailscaled
 contenders.py  how each of the others is configured
 ours.py        `elizacloud relay` with a table of one agent
 bare.py        the least there is: a client that keeps connections of LocalAPI `dial` open
 upstream.py    the agent: a constant answer, a large body, and for part 1 a LocalAPI that dials it
+programs.py    what runs, on which core, and its end
 load.py        wrk, one large body, CPU time
 rounds.py      who is measured when: interleaved, so that noise hits all alike
 tools.py       where the programs are, and why one is missing

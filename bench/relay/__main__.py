@@ -15,16 +15,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.relay import loopback, table, tools
+from bench.relay import loopback, table, tools, userspace
 from bench.relay.figures import CONNECTIONS, Part, to_json
 from bench.relay.programs import Programs, choose_cores
 from bench.relay.rounds import Meter, Plan
+from elizacloud.errors import Error
+from elizacloud.log import configure_logging
 
-PARTS = {"loopback": loopback.measure}
+PARTS = {"loopback": loopback.measure, "tailnet": userspace.measure}
 
 
 def main() -> int:
     options = _options()
+    configure_logging(level="error", json=False, process="bench")
     console = Console(width=None if sys.stdout.isatty() else 160)
     plan = Plan(
         1 if options.quick else options.seconds,
@@ -77,8 +80,11 @@ async def _measure(names: list[str], plan: Plan, console: Console) -> list[Part]
     meter = Meter(plan, console)
     parts = []
     for name in names:
-        async with Programs(cores) as programs:
-            parts.append(await PARTS[name](programs, meter, (str(wrk.path),)))
+        try:
+            async with Programs(cores) as programs:
+                parts.append(await PARTS[name](programs, meter, (str(wrk.path),)))
+        except (Error, RuntimeError) as error:
+            parts.append(Part(name, missing={"all of it": str(error)}))
     return parts
 
 

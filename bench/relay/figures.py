@@ -55,6 +55,8 @@ class Part:
     name: str
     results: list[Result] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    over: str = ""
+    """What lies between relay and upstream, with versions."""
 
     @property
     def ours(self) -> Result | None:
@@ -166,7 +168,7 @@ def _part_to_json(part: Part) -> dict[str, Any]:
         }
         for result in part.results
     ]
-    return {"name": part.name, "results": results, "missing": part.missing}
+    return {"name": part.name, "over": part.over, "results": results, "missing": part.missing}
 
 
 def from_json(saved: Mapping[str, Any]) -> tuple[list[Part], dict[str, str]]:
@@ -191,4 +193,4 @@ def _part_from_json(saved: Mapping[str, Any]) -> Part:
         )
         for each in saved["results"]
     ]
-    return Part(saved["name"], results, dict(saved["missing"]))
+    return Part(saved["name"], results, dict(saved["missing"]), saved["over"])

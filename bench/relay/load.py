@@ -15,8 +15,12 @@ from urllib.parse import urlsplit
 from bench.relay.figures import Figures
 from bench.relay.upstream import BIG_BYTES
 from elizacloud.processes import spawn
+from elizacloud.settings import child_environment
 
-WRK_SPARE_SECONDS = 10
+ROOT = Path(__file__).parents[2]
+SPARE_SECONDS = 10
+LOOK_SECONDS = 0.1
+LOOK_TIMEOUT_SECONDS = 5
 BODY_SECONDS = 60
 _READ_BYTES = 256 * 1024
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
@@ -59,24 +63,61 @@ async def wrk(
     argv = [*program, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency"]
     for header in headers:
         argv += ["-H", header]
-    lines: list[bytes] = []
     used = cpu_seconds(pids)
-    async with spawn([*argv, url], name="wrk", env={"PATH": os.defpath}, log=lines.append) as child:
-        try:
-            async with asyncio.timeout(seconds + WRK_SPARE_SECONDS):
-                await child.wait()
-        except TimeoutError as error:
-            raise Failed("wrk did not end") from error
+    output = parse_wrk(await output_of([*argv, url], within_seconds=seconds))
     used = cpu_seconds(pids) - used
-    output = parse_wrk(b"\n".join(lines).decode(errors="replace"))
     return Figures(output.requests_per_second, output.p50_seconds, output.p99_seconds, used / output.requests)
+
+
+async def output_of(argv: Sequence[object], *, within_seconds: float) -> str:
+    """What a load client prints, with some time to spare. Raises Failed when it fails or does not end."""
+    lines: list[bytes] = []
+    name = Path(str(argv[0])).name
+    environment = {**child_environment(), "PYTHONPATH": str(ROOT)}
+    async with spawn([str(each) for each in argv], name=name, env=environment, log=lines.append) as child:
+        try:
+            async with asyncio.timeout(within_seconds + SPARE_SECONDS):
+                ended = await child.wait()
+        except TimeoutError as error:
+            raise Failed(f"{name} did not end") from error
+    text = b"\n".join(lines).decode(errors="replace")
+    if not ended.clean:
+        raise Failed(f"{name}: {ended}: {text[-200:]}")
+    return text
+
+
+async def until_answered(url: str, headers: Iterable[str], *, within_seconds: float) -> None:
+    """Return when a small request is answered well. Raises Failed when it is not in time, with the last answer."""
+    last = "no answer"
+    try:
+        async with asyncio.timeout(within_seconds):
+            while True:
+                try:
+                    last = await asyncio.to_thread(_status_line, *_request(url, headers))
+                except OSError as error:
+                    last = str(error)
+                if last.startswith("HTTP/1.1 200"):
+                    return
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError as error:
+        raise Failed(f"it answers nothing good in {within_seconds:g} s: {last}") from error
+
+
+def _status_line(host: str, port: int, request: bytes) -> str:
+    with socket.create_connection((host, port), timeout=LOOK_TIMEOUT_SECONDS) as connection:
+        connection.sendall(request)
+        return connection.recv(4096).partition(b"\r\n")[0].decode(errors="replace")
 
 
 async def large_body(url: str, headers: Iterable[str]) -> float:
     """Bytes a second of one large body, read as fast as it comes. Raises Failed."""
+    return await asyncio.to_thread(_read_body, *_request(url, headers))
+
+
+def _request(url: str, headers: Iterable[str]) -> tuple[str, int, bytes]:
     parts = urlsplit(url)
     request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n" + "".join(f"{each}\r\n" for each in headers)
-    return await asyncio.to_thread(_read_body, parts.hostname or "", parts.port or 80, f"{request}\r\n".encode())
+    return parts.hostname or "", parts.port or 80, f"{request}\r\n".encode()
 
 
 def _read_body(host: str, port: int, request: bytes) -> float:
@@ -103,13 +144,16 @@ def read_answer(connection: socket.socket, request: bytes) -> float:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU time that these processes and all their living descendants have used so far."""
+    """CPU time that these processes and all their living descendants have used so far. Raises Failed when one has ended."""
     total = 0
     waiting = list(pids)
     while waiting:
         pid = waiting.pop()
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += [int(child) for child in (task / "children").read_text().split()]
+        except OSError as error:
+            raise Failed("its process has ended") from error
         total += int(fields[11]) + int(fields[12])
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            waiting += [int(child) for child in (task / "children").read_text().split()]
     return total / os.sysconf("SC_CLK_TCK")

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.relay import contenders, ours, tools
 from bench.relay.contenders import Place
 from bench.relay.figures import OURS, Part
+from bench.relay.load import ROOT
 from bench.relay.programs import Programs, free_port
 from bench.relay.rounds import Contender, Meter, Proxy
 from bench.relay.upstream import IP, NODE_ID
@@ -52,8 +53,7 @@ async def start_upstream(programs: Programs) -> tuple[int, Path]:
     """The port of the constant upstream, and the socket where it plays tailscaled."""
     port, local_api = free_port(), programs.private_dir("upstream") / "tailscaled.sock"
     argv = (sys.executable, "-m", "bench.relay.upstream", str(port), local_api)
-    root = Path(__file__).parents[2]
-    environment = {**child_environment(), "PYTHONPATH": str(root)}
+    environment = {**child_environment(), "PYTHONPATH": str(ROOT)}
     started = programs.start(argv, "upstream", core=programs.cores.upstream, env=environment)
     await started.until_listening(port)
     return port, local_api

@@ -44,14 +44,18 @@ async def start(
     no_config.touch()
     port = free_port()
     chosen = {"tailscaled_socket": str(tailscaled), **settings}
+    log = directory / "relay.log"
     argv = (sys.executable, "-m", "elizacloud", "relay", "--data-dir", directory, "--port", str(port))
     started = programs.start(
-        ["sh", "-c", 'exec "$@" >>"$0" 2>&1', directory / "log", *argv],
+        ["sh", "-c", 'exec "$@" >>"$0" 2>&1', log, *argv],
         name,
         core=programs.cores.relay,
         env=child_environment(config=no_config) | {f"ELIZACLOUD_{key.upper()}": value for key, value in chosen.items()},
     )
-    await started.until_listening(port)
+    try:
+        await started.until_listening(port)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}: {log.read_text()[-1000:]}") from error
     return Relay(port, started.child.pid)
 
 

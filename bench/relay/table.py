@@ -137,7 +137,8 @@ def rich_tables(parts: Sequence[Part]) -> Iterator[Table]:
 
 
 def versions(part: Part) -> str:
-    return ", ".join(f"{each.name} {each.version}" for each in part.results if each.version)
+    named = [f"{each.name} {each.version}" for each in part.results if each.version]
+    return ", ".join([*named, part.over] if part.over else named)
 
 
 def caption(facts: Mapping[str, str]) -> str:
