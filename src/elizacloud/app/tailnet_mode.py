@@ -37,13 +37,19 @@ def starting_tailscaled() -> Iterator[None]:
         yield
 
 
+def check_dialling(settings: Settings) -> None:
+    """In `relay` and in each worker, at the start. Raises Misconfigured when something could leak."""
+    if settings.tailnet_mode == "tun":
+        blackhole.check()
+        tunnel.check_binding()
+
+
 def agent_dialer(
     settings: Settings, netmap: Netmap, local_api: Path
 ) -> tuple[AgentDialer, AbstractContextManager[None]]:
-    """What a worker dials with, and what it has to be in while it does. Raises Misconfigured when a dial could leak."""
+    """What a worker dials with, and what it has to be in while it does. Raises what `check_dialling` raises."""
+    check_dialling(settings)
     if settings.tailnet_mode == "userspace":
         return LocalApiDialer(local_api), nullcontext()
-    blackhole.check()
-    tunnel.check_binding()
     dialer = TcpDialer(tunnel.Tunnel(netmap))
     return dialer, tunnel.device_news(dialer.device_changed)
