@@ -1,6 +1,7 @@
-"""Who asks, and may they reach this agent: the rules of auth/access.py on a worker's own copy of the tokens.
+"""Who asks, and may they reach this agent: the rules of auth/access.py on a worker's own copy of what the control plane knows.
 
-One place for every method and for upgrades. Bearer only: nothing that a browser sends by itself is a credential here.
+One place for every method and for upgrades. credentials.py says which credential counts, origins.py which pages may use
+a browser's session; here it is looked up. What was granted once is remembered until the table changes.
 """
 
 from __future__ import annotations
@@ -10,15 +11,30 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from elizacloud.auth.access import Action, check_agent, principal_of
+from elizacloud.auth.jwt import Verifier, looks_like_jwt
 from elizacloud.auth.tokens import parse_bearer, token_sha256
 from elizacloud.errors import NotFound, Unauthenticated, Unavailable
-from elizacloud.model import Scope, utc_now
-from elizacloud.relay.http1.head import RequestHead
-from elizacloud.upstreams import KnownToken, UpstreamTable
+from elizacloud.model import Principal, Scope, TokenKind, utc_now
+from elizacloud.relay.caller import Caller, Credential, Kind
+from elizacloud.relay.credentials import (
+    Carried,
+    Shown,
+    Source,
+    carried_by,
+    claimed_issuer,
+    looks_ours,
+    misplaced,
+    shown,
+)
+from elizacloud.relay.edge import Request
+from elizacloud.relay.front import ToAgent
+from elizacloud.relay.http1.head import value_of
+from elizacloud.relay.origins import Origins
+from elizacloud.upstreams import KnownToken, Redemption, UpstreamTable
 
-_OWNER = b"elizacloud-owner"
 _OWNERS = frozenset({Scope.OWNER, Scope.SERVICE})
-_MAX_SEEN = 1024
+_MAX_GRANTED = 4096
+_TICKET = b"lizacloud_ticket"
 
 
 class Link(Protocol):
@@ -28,72 +44,148 @@ class Link(Protocol):
     def table(self) -> UpstreamTable: ...
 
     @property
-    def known(self) -> bool: ...
-
-    @property
     def tokens_honoured(self) -> bool: ...
 
 
-class Caller(NamedTuple):
-    """Who may reach an agent, seen from that agent."""
+class Ticket(NamedTuple):
+    """The caller is known once this was redeemed."""
 
-    owner_id: str
-    """The agent's owner, whose budget the request uses."""
-    is_owner: bool
-    """The token is the owner's own (or a platform's that acts for them), not one that only reaches agents."""
+    value: str
+    named_owner: str | None
 
 
 class Access:
-    def __init__(self, link: Link, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, link: Link, origins: Origins, now: Callable[[], datetime] = utc_now) -> None:
         self._link = link
+        self._origins = origins
+        self._verifier = Verifier(lambda: link.table.issuers, now)
         self._now = now
-        self._seen: dict[str | None, KnownToken] = {}
-        """Headers that were hashed before; what counts is whether the table still has the token."""
+        self._as_of = ("", -1)
+        """The epoch and revision of the table that what was granted rests on."""
+        self._granted: dict[tuple[Source, bytes | str | None, str, bytes | None], Caller] = {}
 
-    def check(self, head: RequestHead, agent_id: str) -> Caller:
-        """The caller, who may reach the agent.
+    def check(self, request: Request, front: ToAgent) -> Caller | Ticket:
+        """The caller, who may reach the agent; the request is told what its Authorization and its answer's lines are.
 
         Raises Unauthenticated, Forbidden, Invalid, NotFound (also for somebody else's agent), and Unavailable when
         this worker has not heard from the control plane for so long that it cannot tell.
         """
         if not self._link.tokens_honoured:
             raise Unavailable(
-                "cannot check the token: the control plane has not been heard for too long; try again later",
+                "cannot check the credential: the control plane has not been heard for too long; try again later",
                 code="control_plane_unavailable",
                 retry_after_seconds=5,
             )
-        authorization, named_owner = _credentials(head)
         table = self._link.table
-        principal = principal_of(self._token(authorization, table), self._now())
+        if (table.epoch, table.revision) != self._as_of:
+            self._as_of = (table.epoch, table.revision)
+            self._granted.clear()
+        carried = carried_by(request.head)
+        if carried.protocols is None and carried.for_agent is None and _TICKET not in front.target:
+            caller = self._granted.get((Source.BEARER, carried.authorization, front.agent_id, carried.owner))
+            if caller is not None and not self._expired(caller.credential):
+                return caller
+        return self._look_up(request, front, carried)
+
+    def redeemed(self, ticket: Ticket, redemption: Redemption, front: ToAgent) -> Caller:
+        """The caller that a ticket stood for. Raises as `check` does."""
+        token = redemption.token
+        principal = principal_of(token, self._now())
+        credential = Credential(Kind.TICKET, token.parent_id, token.expires_at)
+        return self._admit(principal, credential, front, ticket.named_owner)
+
+    def ended(self, credential: Credential) -> Unauthenticated | None:
+        """Why a request that was let in with it may not go on; None when it may."""
+        table = self._link.table
+        if self._expired(credential):
+            return Unauthenticated("cannot go on: the credential has expired", code="expired_token")
+        if credential.token_id is not None and credential.token_id not in table.token_ids:
+            return Unauthenticated("cannot go on: the credential was revoked", code="invalid_token")
+        if credential.jwt is not None:
+            try:
+                self._verifier.verify(credential.jwt)
+            except Unauthenticated as error:
+                return error
+        return None
+
+    def owner_of(self, agent_id: str) -> str:
+        """Its owner; empty for an agent that is not known."""
+        table = self._link.table
         agent = table.upstreams.get(agent_id) or table.agents.get(agent_id)
-        if agent is None:
-            raise NotFound("cannot find this agent: check its id and the token's owner", code="agent_not_found")
-        check_agent(principal, Action.REACH, agent_id=agent_id, agent_owner_id=agent.owner_id, named_owner=named_owner)
-        return Caller(agent.owner_id, not principal.scopes.isdisjoint(_OWNERS))
+        return "" if agent is None else agent.owner_id
 
-    def _token(self, authorization: str | None, table: UpstreamTable) -> KnownToken | None:
-        """The token that the header carries, if the table has it now. Raises Unauthenticated."""
-        seen = self._seen.get(authorization)
-        if seen is not None and table.tokens.get(seen.sha256) is seen:
-            return seen
+    def is_ours(self, text: str) -> bool:
+        """It is, or claims to be, a credential for us: no agent may see it."""
+        return looks_ours(text) or (looks_like_jwt(text) and claimed_issuer(text) in self._link.table.issuers)
+
+    def _look_up(self, request: Request, front: ToAgent, carried: Carried) -> Caller | Ticket:
+        if carried.for_agent is not None and self.is_ours(
+            carried.for_agent.decode("latin-1").partition(" ")[2].strip()
+        ):
+            raise misplaced("Elizacloud-Agent-Authorization is for what the agent itself knows")
+        found = shown(carried, front, stream=_is_stream(request), is_ours=self.is_ours)
+        named_owner = None if carried.owner is None else carried.owner.decode("latin-1")
+        request.agent_authorization = found.authorization
+        if found.source is Source.TICKET:
+            return Ticket(found.value, named_owner)
+        if found.source is Source.COOKIE:
+            request.edge_lines += self._origins.check_cookie(request)
+        value = carried.authorization if found.source is Source.BEARER else found.value
+        key = (found.source, value, front.agent_id, carried.owner)
+        caller = self._granted.get(key)
+        if caller is None or self._expired(caller.credential):
+            principal, credential = self._known(found)
+            caller = self._admit(principal, credential, front, named_owner)
+            if len(self._granted) >= _MAX_GRANTED:
+                self._granted.clear()
+            self._granted[key] = caller
+        return caller
+
+    def _known(self, found: Shown) -> tuple[Principal, Credential]:
+        """Who the credential stands for. Raises Unauthenticated."""
+        value = parse_bearer(found.value).get_secret_value() if found.source is Source.BEARER else found.value
+        if found.source is not Source.COOKIE and looks_like_jwt(value):
+            return self._of_jwt(value)
         # The look-up is by hash, so its timing tells nothing about any token's value.
-        token = table.tokens.get(token_sha256(parse_bearer(authorization)))
-        if token is not None:
-            if len(self._seen) >= _MAX_SEEN:
-                self._seen.clear()
-            self._seen[authorization] = token
-        return token
+        token = self._link.table.tokens.get(token_sha256(value))
+        if value.startswith("ect_"):
+            raise misplaced("a ticket is exchanged for a session, or opens one WebSocket or event stream")
+        if token is not None and (token.kind is TokenKind.SESSION) is not (found.source is Source.COOKIE):
+            raise misplaced("a session is a cookie, and a token is a bearer")
+        principal = principal_of(token, self._now())
+        assert token is not None
+        kind = Kind.SESSION if token.kind is TokenKind.SESSION else Kind.TOKEN
+        return principal, Credential(kind, token.token_id, token.expires_at)
+
+    def _of_jwt(self, value: str) -> tuple[Principal, Credential]:
+        claims = self._verifier.verify(value)
+        parent: KnownToken | None = None
+        if claims.parent_id is not None:
+            parent = self._link.table.token_ids.get(claims.parent_id)
+            principal_of(parent, self._now())
+        scopes = frozenset({Scope.RELAY if claims.own else Scope.OWNER})
+        principal = Principal(claims.token_id, claims.owner_id, scopes, claims.agent_id, claims.expires_at)
+        expires_at = claims.expires_at
+        if parent is not None and parent.expires_at is not None:
+            expires_at = min(expires_at, parent.expires_at)
+        return principal, Credential(Kind.JWT, claims.parent_id, expires_at, value)
+
+    def _admit(self, principal: Principal, credential: Credential, front: ToAgent, named_owner: str | None) -> Caller:
+        owner_id = self.owner_of(front.agent_id)
+        if not owner_id:
+            raise NotFound("cannot find this agent: check its id and the token's owner", code="agent_not_found")
+        check_agent(principal, Action.REACH, agent_id=front.agent_id, agent_owner_id=owner_id, named_owner=named_owner)
+        return Caller(owner_id, not principal.scopes.isdisjoint(_OWNERS), credential)
+
+    def _expired(self, credential: Credential) -> bool:
+        return credential.expires_at is not None and credential.expires_at <= self._now()
 
 
-def _credentials(head: RequestHead) -> tuple[str | None, str | None]:
-    """The Authorization and Elizacloud-Owner values. Two of one kind are refused: somebody would read the other one."""
-    found: dict[bytes, str] = {}
-    for lower, _, value in head.fields:
-        if lower in (b"authorization", _OWNER):
-            if lower in found:
-                raise Unauthenticated(
-                    "cannot tell who is calling: the request has two Authorization or Elizacloud-Owner headers",
-                    code="malformed_credential",
-                )
-            found[lower] = value.decode("latin-1")
-    return found.get(b"authorization"), found.get(_OWNER)
+def _is_stream(request: Request) -> bool:
+    """A ticket is for these: a WebSocket, or an EventSource."""
+    head = request.head
+    if head.method != b"GET":
+        return False
+    return value_of(head.fields, b"upgrade") is not None or b"text/event-stream" in (
+        value_of(head.fields, b"accept") or b""
+    )

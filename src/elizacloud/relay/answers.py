@@ -6,12 +6,46 @@ import json
 import math
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
 
 from elizacloud.errors import Error
 from elizacloud.relay.http1.head import BadMessage
 
 ERROR_HEADER = "Elizacloud-Error"
 """Carries the stable code; an agent's own header of this name never passes."""
+
+
+_CHALLENGES = {
+    "no_credential": "",
+    "malformed_credential": ', error="invalid_request"',
+    "two_credentials": ', error="invalid_request"',
+}
+"""What WWW-Authenticate adds for a code (RFC 6750 section 3.1); for all others the token is invalid."""
+
+
+class OwnAnswer(Protocol):
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def code(self) -> str: ...
+
+    def encode(self, *, head_only: bool, close: bool, edge_lines: bytes) -> bytes:
+        """The whole message; without the body for HEAD. `edge_lines` are what the edge adds to every answer."""
+
+
+class Answered(Error):
+    """Ends a request with an answer that the relay has itself, good or bad."""
+
+    def __init__(self, answer: OwnAnswer) -> None:
+        super().__init__(answer.code)
+        self.answer = answer
+
+
+def challenge(code: str) -> str:
+    """The WWW-Authenticate of a 401."""
+    error = _CHALLENGES.get(code, ', error="invalid_token"')
+    return f'WWW-Authenticate: Bearer realm="elizacloud"{error}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +58,6 @@ class Answer:
     retry_after_seconds: float | None = None
 
     def encode(self, *, head_only: bool, close: bool, edge_lines: bytes = b"") -> bytes:
-        """The whole message; without the body for HEAD. `edge_lines` are what the edge adds to every answer."""
         title = _title(self.status)
         body = json.dumps(
             {"type": "about:blank", "title": title, "status": self.status, "code": self.code, "detail": self.detail},
@@ -39,7 +72,7 @@ class Answer:
             "X-Content-Type-Options: nosniff",
         ]
         if self.status == HTTPStatus.UNAUTHORIZED:
-            lines.append('WWW-Authenticate: Bearer realm="elizacloud"')
+            lines.append(challenge(self.code))
         if self.retry_after_seconds is not None:
             lines.append(f"Retry-After: {max(1, math.ceil(self.retry_after_seconds))}")
         if close:
@@ -48,7 +81,9 @@ class Answer:
         return head if head_only else head + body
 
 
-def answer_to(error: Error) -> Answer:
+def answer_to(error: Error) -> OwnAnswer:
+    if isinstance(error, Answered):
+        return error.answer
     return Answer(error.status, error.reason, str(error), error.retry_after_seconds)
 
 

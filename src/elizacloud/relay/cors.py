@@ -1,13 +1,14 @@
 """CORS (Fetch standard, section 3.3), decided here for agents and the API alike: which origins may read what. Pure.
 
-Only listed origins, byte for byte. `Access-Control-Allow-Credentials` is never sent: what a browser would send by
-itself is no credential here, so a page needs its token in `Authorization`, which needs no such leave.
+Only listed origins, byte for byte. `Access-Control-Allow-Credentials` is for agents' hosts alone, whose cookie counts
+there (origins.py). Elsewhere what a browser sends by itself is no credential: a page needs its token in `Authorization`,
+which needs no such leave.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from elizacloud.relay.answers import ERROR_HEADER, Answer
@@ -26,6 +27,7 @@ EXPOSED_HEADERS = (
     "X-Request-Id",
     ERROR_HEADER,
 )
+ALLOW_CREDENTIALS = b"Access-Control-Allow-Credentials: true\r\n"
 _MAX_AGE_SECONDS = 600
 _HEADER_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, \t-]*")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -37,6 +39,7 @@ class Preflight:
 
     method: bytes
     header_names: bytes
+    credentials: bool = False
     status: int = 204
     code: str = "preflight"
 
@@ -50,6 +53,8 @@ class Preflight:
         ]
         if self.header_names:
             lines.append(b"Access-Control-Allow-Headers: %b\r\n" % self.header_names)
+        if self.credentials:
+            lines.append(ALLOW_CREDENTIALS)
         if close:
             lines.append(b"Connection: close\r\n")
         return b"".join((*lines, b"\r\n"))
@@ -58,7 +63,8 @@ class Preflight:
 class Cors:
     """`origins` are serialised as browsers do it: scheme, host and a port that is not the default one."""
 
-    def __init__(self, origins: Iterable[str]) -> None:
+    def __init__(self, origins: Iterable[str], is_agents_host: Callable[[bytes], bool] = lambda _: False) -> None:
+        self._is_agents_host = is_agents_host
         exposed = ", ".join(EXPOSED_HEADERS)
         self._lines = {
             origin.encode("ascii"): (
@@ -89,4 +95,4 @@ class Cors:
             )
         if not _METHOD.fullmatch(method) or not _HEADER_NAMES.fullmatch(names):
             return Answer(400, "bad_request", "cannot read the preflight: its method or headers are malformed")
-        return Preflight(method, names)
+        return Preflight(method, names, credentials=self._is_agents_host(head.host))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
-from elizacloud.relay import hygiene
+from elizacloud.relay import hygiene, query, subprotocols
 from elizacloud.relay.access import Access
+from elizacloud.relay.assertion import Assertions
 from elizacloud.relay.edge import Request
-from elizacloud.relay.front import PATH_PREFIX, Fronts, ToAgent
+from elizacloud.relay.front import PATH_PREFIX, ToAgent
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, RequestHead, kept_with_head
 from elizacloud.relay.limits import Limits
@@ -45,43 +47,45 @@ class Destination(Protocol):
     def answer_lines(self, head: AnswerHead) -> bytes: ...
 
 
-class Destinations:
-    """Finds the destination of a request, or says why there is none."""
+@dataclass(frozen=True, slots=True)
+class ToAgents:
+    """What all destinations of a worker that are agents share."""
 
-    def __init__(
-        self, fronts: Fronts, access: Access, limits: Limits, throttle: Throttle, reach: Reach, api: Pool
-    ) -> None:
-        self._fronts = fronts
-        self._access = access
-        self._limits = limits
-        self._throttle = throttle
-        self._reach = reach
-        self._api = api
-
-    def find(self, request: Request) -> Destination:
-        """Notes on the request who asks for which agent. Raises an Error, BadMessage."""
-        front = self._fronts.find(request.head)
-        if isinstance(front, ToAgent):
-            caller = self._access.check(request.head, front.agent_id)
-            request.agent_id, request.owner_id, request.for_owner = front.agent_id, *caller
-            destination = ToAgentDestination(front, self._reach, request, self._limits, self._throttle)
-            self._limits.check(request, stream=destination.stream)
-            return destination
-        return ToApiDestination(front.target, self._api, request.forwarded_lines)
+    reach: Reach
+    limits: Limits
+    throttle: Throttle
+    access: Access
+    assertions: Assertions
 
 
 class ToAgentDestination:
-    __slots__ = ("_front", "_limits", "_pool", "_reach", "_request", "flow", "kind", "stream")
+    __slots__ = (
+        "_access",
+        "_assertions",
+        "_front",
+        "_limits",
+        "_pool",
+        "_reach",
+        "_request",
+        "flow",
+        "kind",
+        "selects_ours",
+        "stream",
+    )
 
-    def __init__(self, front: ToAgent, reach: Reach, request: Request, limits: Limits, throttle: Throttle) -> None:
+    def __init__(self, front: ToAgent, request: Request, shared: ToAgents) -> None:
         self.kind = "agent"
         self._front = front
-        self._reach = reach
+        self._reach = shared.reach
         self._request = request
-        self._limits = limits
+        self._limits = shared.limits
+        self._access = shared.access
+        self._assertions = shared.assertions
         self.stream = _asks_for_stream(request.head)
         """It is counted as a stream, and not as a request in flight."""
-        self.flow = throttle.flow(request.agent_id, request.owner_id)
+        self.flow = shared.throttle.flow(request.agent_id, request.owner_id)
+        self.selects_ours = False
+        """The client offered our subprotocol, which the answer selects if the agent selects none."""
         self._pool: AgentPool | None = None
 
     def began(self) -> None:
@@ -125,24 +129,34 @@ class ToAgentDestination:
         self._pool.give_back(connection)
 
     def request_head(self, head: RequestHead, framing: Framing, upgrade: bytes | None) -> bytes:
+        request = self._request
         assert self._pool is not None
-        forwarded_lines = self._request.forwarded_lines
+        assert request.caller is not None
+        target, authorization_line = self._front.target, self._pool.authorization_line
+        if b"?" in target:
+            target = query.without_credentials(target, self._access.is_ours)
+        if request.agent_authorization is not None:
+            authorization_line = b"Authorization: " + request.agent_authorization + b"\r\n"
+        elif upgrade is not None:
+            target = query.with_agent_token(target, self._pool.upstream.agent_token.get_secret_value())
+        forwarded_lines = request.forwarded_lines + self._assertions.line(request.agent_id, request.caller)
         if self._front.by_path:
             prefix = PATH_PREFIX + self._front.agent_id.encode("ascii")
             forwarded_lines += b"X-Forwarded-Prefix: " + prefix + b"\r\n"
         return hygiene.agent_request(
             head,
-            target=hygiene.target_without_tokens(self._front.target),
+            target=target,
             framing=framing,
             upgrade=upgrade,
             host_line=self._pool.host_line,
-            authorization_line=self._pool.authorization_line,
+            authorization_line=authorization_line,
             forwarded_lines=forwarded_lines,
             by_path=self._front.by_path,
         )
 
     def answer_lines(self, head: AnswerHead) -> bytes:
-        return hygiene.agent_answer(head, by_path=self._front.by_path)
+        lines = hygiene.agent_answer(head, by_path=self._front.by_path)
+        return lines + subprotocols.selection(head) if self.selects_ours and head.status == 101 else lines
 
 
 class ToApiDestination:

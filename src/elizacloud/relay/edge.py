@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from elizacloud.relay.answers import Answer
-from elizacloud.relay.cors import Cors, Preflight
+from elizacloud.relay.answers import OwnAnswer
+from elizacloud.relay.caller import Caller
+from elizacloud.relay.cors import Cors
 from elizacloud.relay.forwarded import Peer, Proxies
 from elizacloud.relay.http1.head import Field, RequestHead, kept_with_head
 from elizacloud.relay.trace import TRACE_FIELDS, new_trace, trace_of
@@ -18,11 +19,13 @@ _UNREAD = RequestHead(b"", b"", 1, [], b"")
 
 class Request:
     """One request as it came. `edge_lines` are the header lines that its answer carries, `forwarded_lines` those that
-    tell an agent or the API of the client and the trace. The last three are known once access is granted."""
+    tell an agent or the API of the client and the trace. What follows them is known once access is granted."""
 
     __slots__ = (
+        "agent_authorization",
         "agent_id",
         "began_at",
+        "caller",
         "client",
         "edge_lines",
         "for_owner",
@@ -56,6 +59,14 @@ class Request:
         self.owner_id = ""
         self.for_owner = False
         """The caller's token is one of the owner's own, not one that only reaches agents."""
+        self.caller: Caller | None = None
+        self.agent_authorization: bytes | None = None
+        """The client's Authorization, when it is meant for the agent: its credential for us is another one."""
+
+    def admit(self, caller: Caller) -> None:
+        self.caller = caller
+        self.owner_id = caller.owner_id
+        self.for_owner = caller.is_owner
 
 
 class Edge:
@@ -83,7 +94,7 @@ class Edge:
         """Stands for a request whose head cannot be read: it has an id, a client, and nothing else."""
         return self.receive(_UNREAD, peer)
 
-    def own_answer(self, request: Request) -> Answer | Preflight | None:
+    def own_answer(self, request: Request) -> OwnAnswer | None:
         """The answer to a request that goes no further; None for all others."""
         return self._cors.preflight(request.head, request.origin)
 

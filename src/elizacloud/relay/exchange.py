@@ -18,7 +18,7 @@ from typing import Protocol
 from elizacloud.errors import Error
 from elizacloud.relay import hygiene
 from elizacloud.relay.access_log import AccessLog
-from elizacloud.relay.answers import Answer, answer_to
+from elizacloud.relay.answers import Answer, OwnAnswer, answer_to
 from elizacloud.relay.client import Client
 from elizacloud.relay.destination import Destination
 from elizacloud.relay.edge import Request
@@ -352,7 +352,7 @@ class Exchange:
 
     # The end
 
-    def fail(self, answer: Answer) -> None:
+    def fail(self, answer: OwnAnswer) -> None:
         """The request cannot go on, by its sender's fault: say so if there still is a way to, and let go of the upstream."""
         self._let_go()
         if self._status:
@@ -361,7 +361,7 @@ class Exchange:
         else:
             self._refuse(answer)
 
-    def _refuse(self, answer: Answer) -> None:
+    def _refuse(self, answer: OwnAnswer) -> None:
         if not self._request_done:
             self._client.leave_body()
         close = not self._client.keep_alive

@@ -1,22 +1,33 @@
 """Which front a request came in by: an agent's path, an agent's host, or the API. Pure.
 
 The raw target decides, byte for byte and undecoded: `/api/%72elay/...` is no relay path, and the API does not know it
-either. Nothing here looks at who is calling.
+either. What lies below `/.elizacloud/` of an agent is the relay's own, however it is spelled. Nothing here looks at who
+is calling.
 """
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from elizacloud.relay.http1.head import BadMessage, RequestHead
 
 PATH_PREFIX = b"/api/relay/"
+_OWN = b".elizacloud"
 _PATH = re.compile(PATH_PREFIX + rb"([^/?#]*)(.*)", re.DOTALL)
 
 
 class ToAgent(NamedTuple):
     """`by_path`: on the API's own origin, so nothing that a browser would keep for an origin may pass."""
+
+    agent_id: str
+    target: bytes
+    by_path: bool
+
+
+class ToOwn(NamedTuple):
+    """Something that the relay itself answers at an agent's front."""
 
     agent_id: str
     target: bytes
@@ -33,14 +44,14 @@ class Fronts:
     def __init__(self, relay_domain: str) -> None:
         self._suffix = b"." + relay_domain.lower().encode("idna" if not relay_domain.isascii() else "ascii")
 
-    def find(self, head: RequestHead) -> ToAgent | ToApi:
+    def find(self, head: RequestHead) -> ToAgent | ToOwn | ToApi:
         """Raises BadMessage for a method or a target that no front takes."""
-        front: ToAgent | ToApi | None = head.kept.get(self)
+        front: ToAgent | ToOwn | ToApi | None = head.kept.get(self)
         if front is None:
             front = head.kept[self] = self._find(head)
         return front
 
-    def _find(self, head: RequestHead) -> ToAgent | ToApi:
+    def _find(self, head: RequestHead) -> ToAgent | ToOwn | ToApi:
         if head.method == b"TRACE":
             raise BadMessage(
                 "TRACE would show the agent's own token to the caller", status=405, code="method_not_allowed"
@@ -50,10 +61,13 @@ class Fronts:
             target, host = _origin_form(head)
         agent = self._agent_of_host(host)
         if agent is not None:
-            return ToAgent(agent, target, by_path=False)
+            return _to(agent, target, by_path=False)
         if target.startswith(PATH_PREFIX):
             return _by_path(target)
         return ToApi(target)
+
+    def is_agents_host(self, host: bytes) -> bool:
+        return self._agent_of_host(host) is not None
 
     def _agent_of_host(self, host: bytes) -> str | None:
         """The whole label before the relay domain, known or not: an unknown one must never fall through to the API."""
@@ -67,11 +81,27 @@ class Fronts:
         return name[: -len(self._suffix)].decode("ascii")
 
 
-def _by_path(target: bytes) -> ToAgent:
+def _to(agent_id: str, target: bytes, *, by_path: bool) -> ToAgent | ToOwn:
+    front = ToOwn if (b"%" in target or _OWN in target) and _is_own(target) else ToAgent
+    return front(agent_id, target, by_path)
+
+
+def _is_own(target: bytes) -> bool:
+    """Also for a server that decodes and resolves a path before it looks."""
+    segments: list[bytes] = []
+    for segment in unquote_to_bytes(target.partition(b"?")[0]).replace(b"\\", b"/").split(b"/"):
+        if segment == b"..":
+            del segments[-1:]
+        elif segment not in (b"", b"."):
+            segments.append(segment.partition(b";")[0])
+    return segments[:1] == [_OWN]
+
+
+def _by_path(target: bytes) -> ToAgent | ToOwn:
     found = _PATH.fullmatch(target)
     assert found is not None  # the caller saw the prefix, and the rest matches anything
     agent, onward = found.groups()
-    return ToAgent(agent.decode("ascii"), onward if onward.startswith(b"/") else b"/" + onward, by_path=True)
+    return _to(agent.decode("ascii"), onward if onward.startswith(b"/") else b"/" + onward, by_path=True)
 
 
 def _origin_form(head: RequestHead) -> tuple[bytes, bytes]:

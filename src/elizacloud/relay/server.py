@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import cast
 
 from elizacloud.errors import Error
-from elizacloud.relay.answers import Answer, answer_to, answer_to_bad
-from elizacloud.relay.cors import Preflight
+from elizacloud.relay.answers import Answer, OwnAnswer, answer_to, answer_to_bad
+from elizacloud.relay.caller import Credential
 from elizacloud.relay.deadline import Deadline
-from elizacloud.relay.destination import Destinations
+from elizacloud.relay.destinations import Destinations
 from elizacloud.relay.edge import Edge, Request
 from elizacloud.relay.exchange import Exchange, Surroundings
 from elizacloud.relay.forwarded import Peer
@@ -32,6 +31,7 @@ from elizacloud.relay.http1.head import (
 )
 from elizacloud.relay.intake import Intake
 from elizacloud.relay.limits import Limits
+from elizacloud.relay.server_settings import ServerSettings
 
 _HELD_BYTES = 64 << 10
 _NOTHING = (b"", b"\r\n")
@@ -51,17 +51,6 @@ class State(Enum):
     DISCARD = auto()
     """The last answer is on its way; what still comes is thrown away, since closing now could destroy the answer."""
     CLOSED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    headers_timeout_seconds: float
-    idle_timeout_seconds: float = 75.0
-    """Longest time between two requests on one connection."""
-    body_timeout_seconds: float = 30.0
-    body_bytes_per_second: int = 64
-    """While a body is awaited, this much must come on average in each such time."""
-    max_body_bytes: int | None = None
 
 
 class ClientConnection(asyncio.Protocol):
@@ -138,6 +127,16 @@ class ClientConnection(asyncio.Protocol):
             self.keep_alive = False
         if self._state is State.HEAD and not self._held:
             self._deadline.set(linger_seconds)
+
+    def recheck(self, why_not: Callable[[Credential], Error | None]) -> None:
+        """End the present request, whatever it has become, if its credential does not count any more."""
+        request = self._request
+        if request is None or request.caller is None:
+            return
+        error = why_not(request.caller.credential)
+        if error is not None:
+            request.caller = None
+            self._refuse(answer_to(error))
 
     # asyncio.Protocol
 
@@ -341,7 +340,7 @@ class ClientConnection(asyncio.Protocol):
 
     # Answers of our own
 
-    def _answer(self, answer: Answer | Preflight) -> None:
+    def _answer(self, answer: OwnAnswer) -> None:
         request = self._request
         assert request is not None
         self._ended(request, answer)
@@ -351,7 +350,7 @@ class ClientConnection(asyncio.Protocol):
         self.write(answer.encode(head_only=head_only, close=not self.keep_alive, edge_lines=request.edge_lines))
         self.answered()
 
-    def _refuse(self, answer: Answer) -> None:
+    def _refuse(self, answer: OwnAnswer) -> None:
         """What was sent cannot be read: nothing after it can be either."""
         self.keep_alive = False
         if self._exchange is not None:
@@ -362,7 +361,7 @@ class ClientConnection(asyncio.Protocol):
         self.write(answer.encode(head_only=False, close=True, edge_lines=request.edge_lines))
         self._discard()
 
-    def _ended(self, request: Request, answer: Answer | Preflight) -> None:
+    def _ended(self, request: Request, answer: OwnAnswer) -> None:
         self._surroundings.metrics.requests["none", answer.code] += 1
         self._surroundings.access_log.add(request, answer.status, answer.code, "none")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,10 @@ from elizacloud.relay import probe as probing
 from elizacloud.relay.accepting import Acceptor
 from elizacloud.relay.access import Access
 from elizacloud.relay.access_log import AccessLog
+from elizacloud.relay.assertion import Assertions
 from elizacloud.relay.cors import Cors
-from elizacloud.relay.destination import Destinations
+from elizacloud.relay.destination import ToAgents
+from elizacloud.relay.destinations import Destinations
 from elizacloud.relay.dial import AgentDialer, UnixDialer
 from elizacloud.relay.edge import Edge
 from elizacloud.relay.exchange import Surroundings
@@ -31,10 +34,14 @@ from elizacloud.relay.limits import Limits, LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.messages import Activity
 from elizacloud.relay.metrics import Metrics, State
+from elizacloud.relay.origins import Origins
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import Reach
-from elizacloud.relay.server import ClientConnection, ServerSettings
+from elizacloud.relay.server import ClientConnection
+from elizacloud.relay.server_settings import ServerSettings
+from elizacloud.relay.session import Sessions
 from elizacloud.relay.throttle import Throttle
+from elizacloud.relay.tickets import Tickets
 from elizacloud.relay.tls import ServerCertificate
 from elizacloud.tailnet.netmap import Netmap, PeerChange
 from elizacloud.upstreams import PeerSeen, Probe, Upstream
@@ -57,6 +64,7 @@ class WorkerSettings:
     relay_domain: str
     api_socket: Path
     cell_id: str
+    public_url: str | None = None
     headers_timeout_seconds: float = 15.0
     dial_timeout_seconds: float = 5.0
     first_byte_timeout_seconds: float = 60.0
@@ -104,14 +112,17 @@ class Worker:
         )
         self._api = Pool(UnixDialer(settings.api_socket))
         self._limits = Limits(settings.limits)
-        self._edge = Edge(Cors(settings.cors_origins), Proxies(settings.trusted_proxies))
+        fronts = Fronts(settings.relay_domain)
+        self._edge = Edge(Cors(settings.cors_origins, fronts.is_agents_host), Proxies(settings.trusted_proxies))
         self._access_log = access_log or AccessLog(settings.access_log)
+        origins, tickets = Origins(settings.cors_origins, settings.public_url), Tickets(link)
+        self._access = Access(link, origins)
+        throttle = Throttle(settings.limits.agent_bytes_per_second, settings.limits.owner_bytes_per_second)
         self._destinations = Destinations(
-            Fronts(settings.relay_domain),
-            Access(link),
-            self._limits,
-            Throttle(settings.limits.agent_bytes_per_second, settings.limits.owner_bytes_per_second),
-            self._reach,
+            fronts,
+            ToAgents(self._reach, self._limits, throttle, self._access, Assertions(link.table)),
+            Sessions(tickets, origins, relay_domain=settings.relay_domain, public_url=settings.public_url),
+            tickets,
             self._api,
         )
         self._surroundings = Surroundings(self, metrics, self._access_log, settings.first_byte_timeout_seconds)
@@ -166,12 +177,17 @@ class Worker:
             acceptor = Acceptor(
                 listener,
                 self._client,
-                context=None if self._certificate is None else self._certificate.context,
+                context=self._tls_of(listener),
                 handshake_seconds=self._settings.headers_timeout_seconds,
                 on_arrived=self._look_for_clients,
             )
             self._acceptors.append(acceptor)
             acceptor.start()
+
+    def _tls_of(self, listener: socket.socket) -> ssl.SSLContext | None:
+        if self._certificate is None or listener.family == socket.AF_UNIX:
+            return None
+        return self._certificate.context
 
     async def until_table_known(self) -> None:
         """Return when a table has come from the control plane or from disk."""
@@ -234,6 +250,12 @@ class Worker:
     def table_changed(self) -> None:
         self._table_known.set()
         self._reach.table_changed()
+        self._end_what_may_not_go_on()
+
+    def _end_what_may_not_go_on(self) -> None:
+        """Requests, streams and upgraded connections whose credential was revoked or has expired."""
+        for client in tuple(self._clients):
+            client.recheck(self._access.ended)
 
     # exchange.Tasks
 
@@ -287,6 +309,7 @@ class Worker:
             await asyncio.sleep(_TICK_SECONDS)
             self._reach.sweep()
             self._api.sweep()
+            self._end_what_may_not_go_on()
             if self._certificate is not None:
                 self._certificate.refresh()
             self._link.tell_activity(tuple(Activity(*use) for use in self._reach.take_activity()))
