@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from elizacloud.relay import hygiene, query, subprotocols
+from elizacloud.relay import hygiene, query, redirect, subprotocols
 from elizacloud.relay.access import Access
 from elizacloud.relay.assertion import Assertions
 from elizacloud.relay.edge import Request
@@ -17,7 +17,6 @@ from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import AgentPool, Reach
 from elizacloud.relay.throttle import Flow, Throttle
 from elizacloud.relay.upstream import UpstreamConnection
-from elizacloud.upstreams import Upstream
 
 
 class Destination(Protocol):
@@ -108,8 +107,8 @@ class ToAgentDestination:
     def lease(self) -> UpstreamConnection | None:
         if self.flow is not None and self.flow.passed(0):
             return None
-        upstream = self._reach.ready(self._front.agent_id)
-        return None if upstream is None else self._use(upstream).lease()
+        pool = self._pool = self._reach.pool(self._front.agent_id)
+        return None if pool is None else pool.lease()
 
     async def connect(self) -> UpstreamConnection:
         if self.flow is not None:
@@ -117,46 +116,56 @@ class ToAgentDestination:
             if (pooled := self.lease()) is not None:
                 return pooled
         upstream = await self._reach.soon_ready(self._front.agent_id)
-        self._use(upstream)
-        return await self._reach.connect(upstream)
-
-    def _use(self, upstream: Upstream) -> AgentPool:
         self._pool = self._reach.pool_of(upstream)
-        return self._pool
+        return await self._reach.connect(upstream)
 
     def give_back(self, connection: UpstreamConnection) -> None:
         assert self._pool is not None
         self._pool.give_back(connection)
 
     def request_head(self, head: RequestHead, framing: Framing, upgrade: bytes | None) -> bytes:
-        request = self._request
-        assert self._pool is not None
+        request, pool = self._request, self._pool
+        assert pool is not None
         assert request.caller is not None
-        target, authorization_line = self._front.target, self._pool.authorization_line
+        target, authorization_line = self._front.target, pool.authorization_line
         if b"?" in target:
             target = query.without_credentials(target, self._access.is_ours)
         if request.agent_authorization is not None:
             authorization_line = b"Authorization: " + request.agent_authorization + b"\r\n"
         elif upgrade is not None:
-            target = query.with_agent_token(target, self._pool.upstream.agent_token.get_secret_value())
+            target = query.with_agent_token(target, pool.upstream.agent_token.get_secret_value())
         forwarded_lines = request.forwarded_lines + self._assertions.line(request.agent_id, request.caller)
         if self._front.by_path:
-            prefix = PATH_PREFIX + self._front.agent_id.encode("ascii")
-            forwarded_lines += b"X-Forwarded-Prefix: " + prefix + b"\r\n"
+            forwarded_lines += pool.prefix_line
         return hygiene.agent_request(
             head,
             target=target,
             framing=framing,
             upgrade=upgrade,
-            host_line=self._pool.host_line,
+            host_line=pool.host_line,
             authorization_line=authorization_line,
             forwarded_lines=forwarded_lines,
             by_path=self._front.by_path,
         )
 
     def answer_lines(self, head: AnswerHead) -> bytes:
-        lines = hygiene.agent_answer(head, by_path=self._front.by_path)
+        lines = hygiene.agent_answer_by_path(head) if self._front.by_path else hygiene.agent_answer_by_host(head)
+        location = redirect.location_of(head)
+        if location is not None:
+            lines += self._location_line(location)
         return lines + subprotocols.selection(head) if self.selects_ours and head.status == 101 else lines
+
+    def _location_line(self, location: bytes) -> bytes:
+        assert self._pool is not None
+        front, request = self._front, self._request
+        came = redirect.Front(
+            own=self._pool.host_line[len(b"Host: ") : -2],
+            hosts=(request.head.host, *redirect.forwarded_hosts(request.forwarded_lines)),
+            prefix=PATH_PREFIX + front.agent_id.encode("ascii") if front.by_path else b"",
+            target=front.target,
+        )
+        sent_on = redirect.location(location, came)
+        return b"" if sent_on is None else b"Location: " + sent_on + b"\r\n"
 
 
 class ToApiDestination:

@@ -41,6 +41,8 @@ _ORIGIN_CLAIMS = frozenset(
     {
         b"cf-connecting-ip",
         b"cf-connecting-ipv6",
+        b"client-cert",
+        b"client-cert-chain",
         b"client-ip",
         b"cluster-client-ip",
         b"fastly-client-ip",
@@ -48,48 +50,76 @@ _ORIGIN_CLAIMS = frozenset(
         b"forwarded",
         b"front-end-https",
         b"proxy",
-        b"remote-addr",
-        b"remote-user",
         b"true-client-ip",
+        b"x-azure-clientip",
         b"x-client-ip",
         b"x-cluster-client-ip",
         b"x-host",
         b"x-http-host-override",
-        b"x-remote-user",
         b"x-scheme",
         b"x-url-scheme",
-        b"x-webauth-user",
     }
 )
 _ORIGIN_CLAIM_PREFIXES = (
+    b"cf-access-",
     b"elizacloud-",
+    b"remote-",
+    b"ssl-client-",
     b"tailscale-",
+    b"x-amzn-oidc-",
     b"x-auth-request-",
+    b"x-authenticated-",
+    b"x-authentik-",
+    b"x-client-cert",
+    b"x-envoy-",
     b"x-forwarded",
+    b"x-goog-authenticated-",
+    b"x-goog-iap-",
+    b"x-ms-client-principal",
     b"x-original-",
+    b"x-pomerium-",
     b"x-real-ip",
+    b"x-remote-",
     b"x-rewrite-",
+    b"x-ssl-client-",
+    b"x-webauth-",
 )
 _CREDENTIALS = frozenset({b"authorization", b"x-eliza-auth"})
 
 _EDGE_PREFIXES = (b"access-control-", b"elizacloud-")
-_EDGE = frozenset({b"alt-svc", b"x-request-id"})
+# What the edge decides, what a browser does for other hosts than the agent's, and orders to a proxy in front of us.
+_EDGE = frozenset(
+    {
+        b"alt-svc",
+        b"clear-site-data",  # its "cookies" are those of the whole registrable domain: other agents' too
+        b"expect-ct",
+        b"location",  # see redirect.py
+        b"public-key-pins",
+        b"public-key-pins-report-only",
+        b"strict-transport-security",
+        b"x-accel-charset",
+        b"x-accel-expires",
+        b"x-accel-limit-rate",
+        b"x-accel-redirect",
+        b"x-lighttpd-send-file",
+        b"x-request-id",
+        b"x-reproxy-url",
+        b"x-sendfile",
+    }
+)
 # What a browser keeps or does for a whole origin; on the path front that origin is the API's.
 _ORIGIN_WIDE = frozenset(
     {
         b"accept-ch",
-        b"clear-site-data",
         b"content-security-policy-report-only",
         b"critical-ch",
         b"nel",
         b"origin-agent-cluster",
-        b"public-key-pins",
         b"report-to",
         b"reporting-endpoints",
         b"service-worker-allowed",
         b"set-cookie",
         b"set-cookie2",
-        b"strict-transport-security",
         b"x-content-type-options",
     }
 )
@@ -100,7 +130,7 @@ _NEVER_TRAILERS = frozenset(
 _REFUSED_UPGRADES = (b"h2", b"h2c", b"http/", b"tls/")
 """Inside such a connection the client would send requests that nobody cleans."""
 
-_COOKIE_OF_OURS = re.compile(rb"(?:__host-|__secure-)?elizacloud", re.IGNORECASE)
+_COOKIE_OF_OURS = re.compile(rb"[ \t=]*(?:__host-|__secure-)?elizacloud", re.IGNORECASE)
 _COOKIE_DOMAIN = re.compile(rb";[ \t]*domain[ \t]*=[ \t]*[^; \t]", re.IGNORECASE)
 _TOKEN_PARAMETER = re.compile(rb"(?<=[?&])[^&#=]*=(?:Bearer(?:%20|\+))?ec_[A-Za-z0-9]+_[^&#]*&?")
 
@@ -218,18 +248,15 @@ def api_request(
     return b"".join(lines)
 
 
-def agent_answer(head: AnswerHead, *, by_path: bool) -> bytes:
-    """The end-to-end header lines of an agent's answer that may pass; framing is the caller's."""
-    return _answered_by_path(head) if by_path else _answered_by_host(head)
-
-
 @kept_with_head
-def _answered_by_path(head: AnswerHead) -> bytes:
+def agent_answer_by_path(head: AnswerHead) -> bytes:
+    """The end-to-end header lines of an agent's answer that may pass; framing is the caller's."""
     return _answered(head, by_path=True)
 
 
 @kept_with_head
-def _answered_by_host(head: AnswerHead) -> bytes:
+def agent_answer_by_host(head: AnswerHead) -> bytes:
+    """The same for the agent's own origin."""
     return _answered(head, by_path=False)
 
 
