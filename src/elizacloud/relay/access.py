@@ -15,6 +15,7 @@ from elizacloud.auth.jwt import Verifier, looks_like_jwt
 from elizacloud.auth.tokens import parse_bearer, token_sha256
 from elizacloud.errors import NotFound, Unauthenticated, Unavailable
 from elizacloud.model import Principal, Scope, TokenKind, utc_now
+from elizacloud.relay import query
 from elizacloud.relay.caller import Caller, Credential, Kind
 from elizacloud.relay.credentials import (
     Carried,
@@ -34,7 +35,10 @@ from elizacloud.upstreams import KnownToken, Redemption, UpstreamTable
 
 _OWNERS = frozenset({Scope.OWNER, Scope.SERVICE})
 _MAX_GRANTED = 4096
-_TICKET = b"lizacloud_ticket"
+
+
+_Granted = dict[tuple[bytes | Shown | None, str, bytes | None], Caller]
+"""By the credential as it was sent, the agent and the named owner."""
 
 
 class Link(Protocol):
@@ -60,9 +64,13 @@ class Access:
         self._origins = origins
         self._verifier = Verifier(lambda: link.table.issuers, now)
         self._now = now
-        self._as_of = ("", -1)
-        """The epoch and revision of the table that what was granted rests on."""
-        self._granted: dict[tuple[Source, bytes | str | None, str, bytes | None], Caller] = {}
+        self._epoch, self._revision = "", -1
+        """Of the table that what was granted rests on."""
+        self._bearers: _Granted = {}
+        self._others: _Granted = {}
+        """Sessions, and bearers among subprotocols."""
+        self._grants = 0
+        """Counts the tables, so that a grant that is kept with a head is known to be of this one."""
 
     def check(self, request: Request, front: ToAgent) -> Caller | Ticket:
         """The caller, who may reach the agent; the request is told what its Authorization and its answer's lines are.
@@ -77,14 +85,21 @@ class Access:
                 retry_after_seconds=5,
             )
         table = self._link.table
-        if (table.epoch, table.revision) != self._as_of:
-            self._as_of = (table.epoch, table.revision)
-            self._granted.clear()
-        carried = carried_by(request.head)
-        if carried.protocols is None and carried.for_agent is None and _TICKET not in front.target:
-            caller = self._granted.get((Source.BEARER, carried.authorization, front.agent_id, carried.owner))
-            if caller is not None and not self._expired(caller.credential):
+        if table.revision != self._revision or table.epoch != self._epoch:
+            self._epoch, self._revision = table.epoch, table.revision
+            self._grants += 1
+            self._bearers.clear()
+            self._others.clear()
+        kept = request.head.kept.get(self)
+        if kept is not None and kept[0] == self._grants:
+            caller: Caller = kept[1]
+            if caller.credential.expires_at is None or not self._expired(caller.credential):
                 return caller
+        carried = carried_by(request.head)
+        if carried.protocols is None and carried.for_agent is None and query.TICKET_NAME not in front.target:
+            seen = self._bearers.get((carried.authorization, front.agent_id, carried.owner))
+            if seen is not None and not self._expired(seen.credential):
+                return seen
         return self._look_up(request, front, carried)
 
     def redeemed(self, ticket: Ticket, redemption: Redemption, front: ToAgent) -> Caller:
@@ -92,6 +107,8 @@ class Access:
         token = redemption.token
         principal = principal_of(token, self._now())
         credential = Credential(Kind.TICKET, token.parent_id, token.expires_at)
+        if (error := self.ended(credential)) is not None:
+            raise error
         return self._admit(principal, credential, front, ticket.named_owner)
 
     def ended(self, credential: Credential) -> Unauthenticated | None:
@@ -130,15 +147,18 @@ class Access:
             return Ticket(found.value, named_owner)
         if found.source is Source.COOKIE:
             request.edge_lines += self._origins.check_cookie(request)
-        value = carried.authorization if found.source is Source.BEARER else found.value
-        key = (found.source, value, front.agent_id, carried.owner)
-        caller = self._granted.get(key)
+        by_bearer = found.source is Source.BEARER
+        granted = self._bearers if by_bearer else self._others
+        key = (carried.authorization if by_bearer else found, front.agent_id, carried.owner)
+        caller = granted.get(key)
         if caller is None or self._expired(caller.credential):
             principal, credential = self._known(found)
             caller = self._admit(principal, credential, front, named_owner)
-            if len(self._granted) >= _MAX_GRANTED:
-                self._granted.clear()
-            self._granted[key] = caller
+            if len(granted) >= _MAX_GRANTED:
+                granted.clear()
+            granted[key] = caller
+        if by_bearer:
+            request.head.kept[self] = self._grants, caller
         return caller
 
     def _known(self, found: Shown) -> tuple[Principal, Credential]:

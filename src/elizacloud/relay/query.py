@@ -10,6 +10,7 @@ from collections.abc import Callable
 from urllib.parse import quote, unquote_plus
 
 TICKET = "elizacloud_ticket"
+TICKET_NAME = TICKET.encode("ascii")
 _PERHAPS = re.compile(rb"ec[st]?_|eyJ|elizacloud|%", re.IGNORECASE)
 _BEARER = re.compile(r"bearer +", re.IGNORECASE)
 # As the agent reads them (AGENT api/server-helpers-auth.js): the stock UI opens `/ws?clientId=..&token=..`.
