@@ -7,26 +7,29 @@ running: when it fires, it looks whether the deadline has moved and goes to slee
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 
 class Deadline:
-    __slots__ = ("_at", "_loop", "_passed", "_timer")
+    __slots__ = ("_at", "_loop", "_now", "_passed", "_rings_at", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, passed: Callable[[], None]) -> None:
         self._loop = loop
+        self._now = loop.time
         self._passed = passed
         self._at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
+        """When the timer fires."""
 
     def set(self, seconds: float) -> None:
         """Call `passed` after this time, unless it is set again or cleared before."""
-        self._at = at = self._loop.time() + seconds
-        if self._timer is not None:
-            if self._timer.when() <= at:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._fire)
+        self._at = at = self._now() + seconds
+        if at < self._rings_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._arm(at)
 
     def clear(self) -> None:
         self._at = None
@@ -38,12 +41,17 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
+    def _arm(self, at: float) -> None:
+        self._timer = self._loop.call_at(at, self._fire)
+        self._rings_at = at
+
     def _fire(self) -> None:
         self._timer = None
+        self._rings_at = math.inf
         if self._at is None:
             return
-        if self._at <= self._loop.time():
+        if self._at <= self._now():
             self._at = None
             self._passed()
         else:
-            self._timer = self._loop.call_at(self._at, self._fire)
+            self._arm(self._at)

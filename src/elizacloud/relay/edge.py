@@ -10,7 +10,7 @@ from time import perf_counter
 from elizacloud.relay.answers import OwnAnswer
 from elizacloud.relay.caller import Caller
 from elizacloud.relay.cors import Cors
-from elizacloud.relay.forwarded import Peer, Proxies
+from elizacloud.relay.forwarded import Peer, Proxies, host_line
 from elizacloud.relay.http1.head import Field, RequestHead, kept_with_head
 from elizacloud.relay.trace import TRACE_FIELDS, new_trace, trace_of
 
@@ -77,9 +77,12 @@ class Edge:
         self.proxies = proxies
 
     def receive(self, head: RequestHead, peer: Peer) -> Request:
-        origin, named = _read_here(head)
+        origin, named, host_line = _read_here(head)
         request_id, trace_id, trace_lines = trace_of(named, trusted=peer.trusted) if named else new_trace()
-        client, forwarded_lines = self.proxies.client(peer, head)
+        if peer.trusted:
+            client, forwarded_lines = self.proxies.client(peer, head)
+        else:
+            client, forwarded_lines = peer.address, peer.lines + host_line
         return Request(
             head,
             origin,
@@ -100,10 +103,10 @@ class Edge:
 
 
 @kept_with_head
-def _read_here(head: RequestHead) -> tuple[bytes | None, list[Field]]:
-    """The origin, and the fields that name the request and its trace."""
+def _read_here(head: RequestHead) -> tuple[bytes | None, list[Field], bytes]:
+    """The origin, the fields that name the request and its trace, and the X-Forwarded-Host line."""
     origins = [value for lower, _, value in head.fields if lower == b"origin"]
     named = [field for field in head.fields if field[0] in TRACE_FIELDS]
     if len(origins) > 1:
-        return b"", named  # two origins are none that we know
-    return origins[0] if origins else None, named
+        origins = [b""]  # two origins are none that we know
+    return origins[0] if origins else None, named, host_line(head)

@@ -29,10 +29,6 @@ from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.upstream import UpstreamConnection
 
 _SAFE_TO_REPEAT = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-_STATUS_LINES = {
-    (status, reason): b"HTTP/1.1 %d %b\r\n" % (status, reason)
-    for status, reason in ((200, b"OK"), (201, b"Created"), (204, b"No Content"), (304, b"Not Modified"))
-}
 _OUTCOMES = ("", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx")
 
 
@@ -231,11 +227,7 @@ class Exchange:
         self._client.write(raw)
 
     def _answer_head(self, head: AnswerHead, framing: Framing, came_at: float) -> bytes:
-        status_line = _STATUS_LINES.get((head.status, head.reason)) or b"HTTP/1.1 %d %b\r\n" % (
-            head.status,
-            head.reason,
-        )
-        lines = [status_line, self._destination.answer_lines(head), self._request.edge_lines]
+        lines = [_status_line(head), self._destination.answer_lines(head), self._request.edge_lines]
         client = self._client
         self._chunk_answer = False
         if framing.kind is Kind.LENGTH:
@@ -383,6 +375,11 @@ class Exchange:
         metrics.requests[kind, outcome] += 1
         self._surroundings.access_log.add(self._request, self._status, outcome, kind, self._bytes_in, self._bytes_out)
         self._destination.ended()
+
+
+@kept_with_head
+def _status_line(head: AnswerHead) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
 
 
 @kept_with_head

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from elizacloud.relay.http1.head import Field, RequestHead, kept_with_head
+from elizacloud.relay.http1.head import Field, RequestHead
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -49,7 +49,7 @@ class Proxies:
     def client(self, peer: Peer, head: RequestHead) -> tuple[str, bytes]:
         """The client's address, and the X-Forwarded-For, -Proto and -Host lines of its request."""
         if not peer.trusted:
-            return peer.address, peer.lines + _host_line(head)
+            return peer.address, peer.lines + host_line(head)
         hops = self._hops(peer, _values(head.fields, b"x-forwarded-for"))
         proto = _values(head.fields, b"x-forwarded-proto")[-1:]
         host = _values(head.fields, b"x-forwarded-host")[-1:]
@@ -77,8 +77,7 @@ class Proxies:
         return any(address in network for network in self._trusted)
 
 
-@kept_with_head
-def _host_line(head: RequestHead) -> bytes:
+def host_line(head: RequestHead) -> bytes:
     return b"X-Forwarded-Host: " + head.host + b"\r\n" if head.host else b""
 
 

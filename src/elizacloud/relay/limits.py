@@ -42,26 +42,26 @@ class LimitSettings:
 class _Level:
     """Things that are open now, by who they are counted for."""
 
-    __slots__ = ("_open", "most", "name")
+    __slots__ = ("most", "name", "open")
 
     def __init__(self, name: str, most: int) -> None:
         self.name = name
         self.most = most
-        self._open: dict[str, int] = {}
+        self.open: dict[str, int] = {}
 
     def full(self, key: str) -> bool:
-        return self._open.get(key, 0) >= self.most
+        return self.open.get(key, 0) >= self.most
 
     def enter(self, key: str) -> int:
-        now = self._open[key] = self._open.get(key, 0) + 1
+        now = self.open[key] = self.open.get(key, 0) + 1
         return now
 
     def leave(self, key: str) -> None:
-        left = self._open[key] - 1
+        left = self.open[key] - 1
         if left:
-            self._open[key] = left
+            self.open[key] = left
         else:
-            del self._open[key]
+            del self.open[key]
 
 
 class Limits:
@@ -92,7 +92,9 @@ class Limits:
         """Return if one more may begin; its answer carries what is left. Raises TooMany."""
         if self._rated:
             self._take(request)
-        self._check_room(request, stream)
+        agent, owner = self._streams if stream else self._requests
+        if agent.open.get(request.agent_id, 0) >= agent.most or owner.open.get(request.owner_id, 0) >= owner.most:
+            self._check_room(request, stream)
 
     def check_stream(self, request: Request) -> None:
         """Return if a request that is in flight may become a stream. Raises TooMany."""

@@ -17,12 +17,13 @@ import structlog
 from elizacloud import states
 from elizacloud.errors import Error, NotFound, TailnetUnavailable, Unavailable
 from elizacloud.relay.dial import AgentDialer
+from elizacloud.relay.front import PATH_PREFIX
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.shared_dials import SharedDials
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.tailnet.identity import mismatch
-from elizacloud.tailnet.netmap import Netmap, PeerChange
+from elizacloud.tailnet.netmap import Netmap, Peer, PeerChange
 from elizacloud.upstreams import Upstream, UpstreamTable
 
 logger = structlog.get_logger()
@@ -48,7 +49,7 @@ class Waker(Protocol):
 
 
 class AgentPool(Pool):
-    """Connections to one run of one agent, and the two header lines that every request to it carries."""
+    """Connections to one run of one agent, and the header lines that requests to it carry."""
 
     def __init__(
         self, upstream: Upstream, dial: Callable[[], Awaitable[UpstreamConnection]], *, most_dials: int
@@ -56,7 +57,10 @@ class AgentPool(Pool):
         super().__init__(dial)
         self.dials = SharedDials(self, most_dials)
         self.upstream = upstream
+        self.peer: Peer | None = None
+        """The peer that was found to be the agent, for as long as the netmap has this very one."""
         self.host_line = f"Host: {upstream.ip}:{upstream.port}\r\n".encode("ascii")
+        self.prefix_line = b"X-Forwarded-Prefix: " + PATH_PREFIX + upstream.agent_id.encode("ascii") + b"\r\n"
         self.authorization_line = f"Authorization: Bearer {upstream.agent_token.get_secret_value()}\r\n".encode("ascii")
 
     def give_back(self, connection: UpstreamConnection) -> None:
@@ -89,6 +93,8 @@ class Reach:
         self._hold_seconds = hold_seconds
         self._dials_per_agent = dials_per_agent
         self._pools: dict[PoolKey, AgentPool] = {}
+        self._current: dict[str, AgentPool] = {}
+        """For each agent: the pool that was used last."""
         self._in_flight: Counter[str] = Counter()
         self._begun: Counter[str] = Counter()
         """Requests since the last report."""
@@ -98,6 +104,24 @@ class Reach:
         self._news: asyncio.Event | None = None
 
     # Which upstream
+
+    def pool(self, agent_id: str) -> AgentPool | None:
+        """The connections to the agent's upstream, if a request may be sent to it at this moment."""
+        pool = self._current.get(agent_id)
+        if (
+            pool is not None
+            and pool.upstream is self._table.upstreams.get(agent_id)
+            and pool.upstream.routable
+            and pool.peer is not None
+            and pool.peer is self._netmap.peer_at(pool.upstream.ip)
+        ):
+            return pool  # neither the upstream nor the peer at its address changed since it was found to be the agent
+        upstream = self.ready(agent_id)
+        if upstream is None:
+            return None
+        pool = self._current[agent_id] = self.pool_of(upstream)
+        pool.peer = self._netmap.peer_at(upstream.ip)
+        return pool
 
     def ready(self, agent_id: str) -> Upstream | None:
         """The agent's upstream, if a request may be sent to it at this moment."""
@@ -272,8 +296,8 @@ class Reach:
     # What is in flight
 
     def began(self, agent_id: str) -> None:
-        self._in_flight[agent_id] += 1
-        self._begun[agent_id] += 1
+        self._in_flight[agent_id] = self._in_flight.get(agent_id, 0) + 1
+        self._begun[agent_id] = self._begun.get(agent_id, 0) + 1
 
     def ended(self, agent_id: str) -> None:
         left = self._in_flight[agent_id] - 1
@@ -281,7 +305,8 @@ class Reach:
             self._in_flight[agent_id] = left
         else:
             del self._in_flight[agent_id]
-            self._tell_news()
+            if self._news is not None:
+                self._tell_news()
 
     def take_activity(self) -> list[tuple[str, int, int]]:
         """For each agent in use: its id, requests since the last call, and how many are in flight now."""
@@ -310,6 +335,8 @@ class Reach:
             now = self._table.upstreams.get(pool.upstream.agent_id)
             if pool.empty and (now is None or now.pool_key != key):
                 del self._pools[key]
+                if self._current.get(pool.upstream.agent_id) is pool:
+                    del self._current[pool.upstream.agent_id]
 
     def close(self) -> None:
         for pool in tuple(self._pools.values()):

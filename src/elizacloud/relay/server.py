@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from enum import Enum, auto
-from typing import cast
+from typing import Final, cast
 
 from elizacloud.errors import Error
 from elizacloud.relay.answers import Answer, OwnAnswer, answer_to, answer_to_bad
@@ -39,18 +38,20 @@ _DISCARD_SECONDS = 5.0
 _FAREWELL_SECONDS = 1.0
 
 
-class State(Enum):
-    HEAD = auto()
+class State:
+    """No Enum, for the reason that Kind (http1/framing.py) has."""
+
+    HEAD: Final = "HEAD"
     """Between requests, or inside a head."""
-    BODY = auto()
+    BODY: Final = "BODY"
     """The request's body is coming."""
-    ANSWER = auto()
+    ANSWER: Final = "ANSWER"
     """The request is here as a whole; the next one waits."""
-    PIPE = auto()
+    PIPE: Final = "PIPE"
     """Upgraded: bytes pass as they are."""
-    DISCARD = auto()
+    DISCARD: Final = "DISCARD"
     """The last answer is on its way; what still comes is thrown away, since closing now could destroy the answer."""
-    CLOSED = auto()
+    CLOSED: Final = "CLOSED"
 
 
 class ClientConnection(asyncio.Protocol):
@@ -100,7 +101,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._deadline: Deadline
         self._peer: Peer
-        self._state = State.HEAD
+        self._state: str = State.HEAD
         self._held = b""
         self._searched = 0
         """How much of `_held` is known to hold no end of a head."""
@@ -118,7 +119,7 @@ class ClientConnection(asyncio.Protocol):
         self.keep_alive = True
 
     def __repr__(self) -> str:
-        return f"<ClientConnection {self._state.name}>"
+        return f"<ClientConnection {self._state}>"
 
     def drain(self, linger_seconds: float) -> None:
         """Say goodbye in the next answer, and wait for one more request no longer than this."""
@@ -234,9 +235,13 @@ class ClientConnection(asyncio.Protocol):
         if self.keep_alive and not unread_body:
             self._state = State.HEAD
             self._searched = 0
-            idle_seconds = self._linger_seconds or self._settings.idle_timeout_seconds
-            self._deadline.set(self._settings.headers_timeout_seconds if self._held else idle_seconds)
-            self._advance()
+            if self._held:
+                self._deadline.set(self._settings.headers_timeout_seconds)
+                self._advance()
+            else:
+                self._deadline.set(self._linger_seconds or self._settings.idle_timeout_seconds)
+                if self._paused:
+                    self._regulate()
         elif unread_body or self._held:
             self._discard()
         else:
@@ -270,7 +275,8 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(answer_to(error))
         finally:
             self._advancing = False
-        self._regulate()
+        if self._held or self._paused or self._state is State.BODY:
+            self._regulate()
 
     def _regulate(self) -> None:
         """Read on only while there is a use for what comes; while an answer is awaited, to see the client leave."""

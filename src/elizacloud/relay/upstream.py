@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.http1.body import Body, EndlessBody, body_reader
-from elizacloud.relay.http1.framing import Framing, Kind, answer_framing, answer_keeps_alive
+from elizacloud.relay.http1.framing import Framing, Kind, answer_framing, keeps_alive
 from elizacloud.relay.http1.head import (
     HEAD_END,
     MAX_HEAD_BYTES,
@@ -28,6 +28,8 @@ from elizacloud.relay.http1.head import (
 
 _KEEP_ALIVE_HINT = re.compile(rb"timeout=([0-9]{1,5})")
 _RESCUE_BYTES = 256 << 10
+_MOST_INFORMATIONAL = 64
+"""Answers before the answer: each costs us and the client more than the agent that sends it."""
 
 
 class Taker(Protocol):
@@ -64,6 +66,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_deadline",
         "_final",
         "_held",
+        "_informational",
         "_method",
         "_paused",
         "_piping",
@@ -87,6 +90,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._method = b""
         self._upgrade = False
         self._final = False
+        self._informational = 0
         self._piping = False
         self._paused = False
         self.answered = False
@@ -222,15 +226,16 @@ class UpstreamConnection(asyncio.Protocol):
             data, self._held = self._held + data, b""
         while True:
             end = data.find(HEAD_END)
+            if end > MAX_HEAD_BYTES or (end < 0 and len(data) > MAX_HEAD_BYTES):
+                raise BadMessage("the head of the answer is too large")
             if end < 0:
-                if len(data) > MAX_HEAD_BYTES:
-                    raise BadMessage("the head of the answer is too large")
                 self._held = data
                 return
             head = read_answer_head(data[: end + 4])
             data = data[end + 4 :]
             if head.status >= 200:
                 self._final = True
+                self._informational = 0
                 self._deadline.clear()
                 self._take_answer(taker, head, data)
                 return
@@ -241,15 +246,24 @@ class UpstreamConnection(asyncio.Protocol):
                 self._piping = True
                 taker.upgraded(head, data)
                 return
+            self._informational += 1
+            if self._informational > _MOST_INFORMATIONAL:
+                raise BadMessage("it sends one informational answer after another")
             taker.informational(head)
             if not data or self._taker is not taker:
                 return
 
     def _take_answer(self, taker: Taker, head: AnswerHead, data: bytes) -> None:
         framing = answer_framing(head, self._method)
-        self.keep_alive = framing.kind is not Kind.UNTIL_CLOSE and answer_keeps_alive(head)
-        if (hint := _keep_alive_hint(head)) is not None:
-            self.idle_within = hint
+        keep_alive, idle_within = _reuse(head)
+        self.keep_alive = keep_alive and framing.kind is not Kind.UNTIL_CLOSE
+        if idle_within is not None:
+            self.idle_within = idle_within
+        if framing.kind is Kind.LENGTH and len(data) == framing.length:
+            taker.answer(head, framing, data)  # nearly every small answer comes like this: whole, in one read
+            if self._taker is taker:
+                self._complete(taker, b"")
+            return
         body = self._body = body_reader(framing)
         payload, rest = (b"", data) if body.done else body.feed(data)
         taker.answer(head, framing, payload)
@@ -270,12 +284,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._body = self._taker = None
         if rest:
             self.keep_alive = False
-        self.resume_reading()  # for whoever uses it next, and to see the upstream close it
+        if self._paused:
+            self.resume_reading()  # for whoever uses it next, and to see the upstream close it
         taker.answer_end(trailers)
 
 
 @kept_with_head
-def _keep_alive_hint(head: AnswerHead) -> float | None:
-    """How long it says that it keeps an idle connection, in seconds."""
+def _reuse(head: AnswerHead) -> tuple[bool, float | None]:
+    """Whether the upstream would take another request, and for how many seconds it says that it waits for it."""
     found = _KEEP_ALIVE_HINT.search(value_of(head.fields, b"keep-alive") or b"")
-    return float(found[1]) if found else None
+    return keeps_alive(head), float(found[1]) if found else None

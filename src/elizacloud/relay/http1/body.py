@@ -29,13 +29,11 @@ class Body(Protocol):
 
 
 def body_reader(framing: Framing) -> Body:
-    match framing.kind:
-        case Kind.CHUNKED:
-            return ChunkedBody()
-        case Kind.UNTIL_CLOSE:
-            return EndlessBody()
-        case Kind.LENGTH | Kind.NONE:
-            return SizedBody(framing.length)
+    if framing.kind is Kind.CHUNKED:
+        return ChunkedBody()
+    if framing.kind is Kind.UNTIL_CLOSE:
+        return EndlessBody()
+    return SizedBody(framing.length)
 
 
 def chunk(payload: bytes) -> bytes:
