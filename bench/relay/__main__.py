@@ -10,19 +10,25 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.relay import loopback, table, tools, userspace
+from bench import netns
+from bench.relay import loopback, table, tools, tun, userspace
 from bench.relay.figures import CONNECTIONS, Part, to_json
-from bench.relay.programs import Programs, choose_cores
+from bench.relay.programs import Outside, Programs, choose_cores
 from bench.relay.rounds import Meter, Plan
 from elizacloud.errors import Error
 from elizacloud.log import configure_logging
 
-PARTS = {"loopback": loopback.measure, "tailnet": userspace.measure}
+Measure = Callable[[Programs, Meter, tuple[str, ...]], Awaitable[Part]]
+TUN = "tun"
+PARTS: Mapping[str, Measure] = {"loopback": loopback.measure, "tailnet": userspace.measure, TUN: tun.measure}
+CORES = choose_cores(os.sched_getaffinity(0))
 
 
 def main() -> int:
@@ -37,9 +43,14 @@ def main() -> int:
     )
     began = time.monotonic()
     try:
-        parts = asyncio.run(_measure(options.only or list(PARTS), plan, console))
+        wrk = tools.find("wrk")
+        meter = Meter(plan, console)
+        parts = [_part(name, meter, (str(wrk.path),)) for name in options.only or PARTS]
     except KeyboardInterrupt:
         return 130
+    except tools.Missing as error:
+        console.print(f"cannot measure: {error}")
+        return 1
     facts = _facts(plan)
     for each in table.rich_tables(parts):
         console.print(each)
@@ -70,28 +81,34 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _measure(names: list[str], plan: Plan, console: Console) -> list[Part]:
+def _part(name: str, meter: Meter, wrk: tuple[str, ...]) -> Part:
+    """One part; when it cannot be set up, an empty one that says why."""
+    try:
+        if name != TUN:
+            return asyncio.run(_measured(PARTS[name], meter, wrk, nullcontext))
+        if (why := netns.why_not()) is not None:
+            raise RuntimeError(why)
+        # Entered before there is an event loop, so that all its threads are in there.
+        with netns.namespace_with_a_way_out() as (inside, outside), inside.entered():
+            return asyncio.run(_measured(PARTS[name], meter, wrk, outside.entered))
+    except (Error, RuntimeError) as error:
+        return Part(name, missing={"all of it": str(error)})
+
+
+async def _measured(measure: Measure, meter: Meter, wrk: tuple[str, ...], outside: Outside) -> Part:
     running = asyncio.current_task()
     assert running is not None
-    # Ctrl-C does this already; a terminated run is to end what it started too.
+    # Ctrl-C does this already; a terminated run is to end what it started, too.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    wrk = tools.find("wrk")
-    cores = choose_cores(list(os.sched_getaffinity(0)))
-    meter = Meter(plan, console)
-    parts = []
-    for name in names:
-        try:
-            async with Programs(cores) as programs:
-                parts.append(await PARTS[name](programs, meter, (str(wrk.path),)))
-        except (Error, RuntimeError) as error:
-            parts.append(Part(name, missing={"all of it": str(error)}))
-    return parts
+    async with Programs(CORES, outside) as programs:
+        return await measure(programs, meter, wrk)
 
 
 def _facts(plan: Plan) -> dict[str, str]:
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d}, {plan.rounds} rounds of {plan.seconds} s, interleaved, medians",
         "machine": f"{os.cpu_count()} cores of {_processor()}, {platform.system()} {platform.release()}",
+        "cores": f"{CORES}; what belongs to a relay, its tailscaled too, is on its core",
         "Python": platform.python_version(),
     }
 

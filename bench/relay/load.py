@@ -26,7 +26,7 @@ _READ_BYTES = 256 * 1024
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 
-class Failed(Exception):
+class Failed(RuntimeError):
     """A measurement that says nothing: errors among the answers, or no answer."""
 
 
@@ -93,7 +93,7 @@ async def until_answered(url: str, headers: Iterable[str], *, within_seconds: fl
         async with asyncio.timeout(within_seconds):
             while True:
                 try:
-                    last = await asyncio.to_thread(_status_line, *_request(url, headers))
+                    last = await asyncio.to_thread(_answer, *_request(url, headers))
                 except OSError as error:
                     last = str(error)
                 if last.startswith("HTTP/1.1 200"):
@@ -103,10 +103,10 @@ async def until_answered(url: str, headers: Iterable[str], *, within_seconds: fl
         raise Failed(f"it answers nothing good in {within_seconds:g} s: {last}") from error
 
 
-def _status_line(host: str, port: int, request: bytes) -> str:
+def _answer(host: str, port: int, request: bytes) -> str:
     with socket.create_connection((host, port), timeout=LOOK_TIMEOUT_SECONDS) as connection:
         connection.sendall(request)
-        return connection.recv(4096).partition(b"\r\n")[0].decode(errors="replace")
+        return connection.recv(4096).decode(errors="replace")
 
 
 async def large_body(url: str, headers: Iterable[str]) -> float:

@@ -36,9 +36,8 @@ async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Par
             continue
         try:
             tool = tools.find(name)
-            directory = programs.private_dir(name)
-            place = Place(directory, free_port(), f"127.0.0.1:{port}")
-            started = await programs.start_contender(tool, name, command(place), directory, place.port)
+            place = Place(programs.private_dir(name), free_port(), f"127.0.0.1:{port}")
+            started = await programs.start_contender(tool, name, command(place), place)
         except (tools.Missing, RuntimeError) as error:
             part.missing[name] = str(error)
             continue
@@ -54,6 +53,7 @@ async def start_upstream(programs: Programs) -> tuple[int, Path]:
     port, local_api = free_port(), programs.private_dir("upstream") / "tailscaled.sock"
     argv = (sys.executable, "-m", "bench.relay.upstream", str(port), local_api)
     environment = {**child_environment(), "PYTHONPATH": str(ROOT)}
-    started = programs.start(argv, "upstream", core=programs.cores.upstream, env=environment)
-    await started.until_listening(port)
+    with programs.outside():
+        started = programs.start(argv, "upstream", core=programs.cores.upstream, env=environment)
+    await started.until_listening(local_api)
     return port, local_api

@@ -8,19 +8,22 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bench.relay.contenders import Command
+from bench.relay.contenders import Command, Place
 from bench.relay.tools import Tool
 from elizacloud.processes import Child, LogFile, spawn
 
 LISTENING_SECONDS = 30
 _LOOK_SECONDS = 0.02
+
+
+Outside = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +38,20 @@ class Cores:
         return f"relay on core {self.relay}, upstream on {self.upstream}, load on {self.load}"
 
 
-def choose_cores(available: Sequence[int]) -> Cores:
+def choose_cores(available: Iterable[int]) -> Cores:
     first, *others = sorted(available)
     return Cores(first, (others or [first])[0], (others or [first])[-1])
 
 
 class Programs:
-    """Starts programs in a directory that is removed at the end. This process itself is moved to the load's core."""
+    """Starts programs in a directory that is removed at the end. This process itself is moved to the load's core.
 
-    def __init__(self, cores: Cores) -> None:
+    Around the start of what does not belong to the relay's machine goes `outside`: part 3 has another network there.
+    """
+
+    def __init__(self, cores: Cores, outside: Outside = nullcontext) -> None:
         self.cores = cores
+        self.outside = outside
         os.sched_setaffinity(0, {cores.load})
         self.directory = Path(tempfile.mkdtemp(prefix="ec-bench-", dir="/tmp"))
         self._stack = AsyncExitStack()
@@ -63,13 +70,13 @@ class Programs:
         directory.mkdir(mode=0o700, exist_ok=True)
         return directory
 
-    async def start_contender(self, tool: Tool, name: str, command: Command, directory: Path, port: int) -> Started:
+    async def start_contender(self, tool: Tool, name: str, command: Command, place: Place) -> Started:
         """Start one of the others on the relay's core; return when it listens. Raises RuntimeError when it does not."""
         for file, content in command.files.items():
-            (directory / file).write_text(content)
+            (place.directory / file).write_text(content)
         environment = {**tool.environment, **command.environment}
         started = self.start([tool.path, *command.arguments], name, core=self.cores.relay, env=environment)
-        await started.until_listening(port)
+        await started.until_listening(place.port)
         return started
 
     def start(self, argv: Sequence[str | Path], name: str, *, core: int, env: Mapping[str, str]) -> Started:
@@ -87,12 +94,15 @@ class Started:
     child: Child
     log: LogFile
 
-    async def until_listening(self, port: int) -> None:
-        """Return when it accepts connections on this port of loopback. Raises RuntimeError when it ends or does not."""
+    async def until_listening(self, where: int | Path) -> None:
+        """Return when it accepts connections at this port of loopback or unix socket. Raises RuntimeError when it does not."""
+        family, address = (
+            (socket.AF_UNIX, str(where)) if isinstance(where, Path) else (socket.AF_INET, ("127.0.0.1", where))
+        )
         deadline = time.monotonic() + LISTENING_SECONDS
         while self.child.exit is None and time.monotonic() < deadline:
-            with socket.socket() as attempt:
-                if attempt.connect_ex(("127.0.0.1", port)) == 0:
+            with socket.socket(family) as attempt:
+                if attempt.connect_ex(address) == 0:
                     return
             await asyncio.sleep(_LOOK_SECONDS)
         raise RuntimeError(f"{self.child.name} does not listen: {self.log.recent()[-600:] or self.child.exit}")

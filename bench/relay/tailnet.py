@@ -12,7 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.relay.programs import Programs, Started
+from pydantic import SecretStr
+
+from bench.relay.programs import Programs
 from bench.relay.upstream import AGENT
 from elizacloud.app.control_server import obtain
 from elizacloud.app.up import RELAY_MEMORY_LIMIT
@@ -31,6 +33,7 @@ from elizacloud.tailnet.tailscaled import udp_port_of
 JOIN_SECONDS = 30
 KEY_SECONDS = 600
 USERSPACE = "userspace-networking"
+AGENT_NODE, RELAY_NODE = "agent-node", "relay-node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,38 +70,41 @@ class Tailnet:
 
     async def agent(self, upstream_port: int) -> Node:
         """The agent's node, which hands what comes for the agent's port to the upstream."""
-        api, node = await self._join("agent", (TAG_AGENT, agent_tag(AGENT)), core=self._programs.cores.upstream)
+        with self._programs.outside():
+            daemon, pid = self._start(AGENT_NODE, core=self._programs.cores.upstream)
+        api, node = await self._join(daemon, pid, AGENT_NODE, (TAG_AGENT, agent_tag(AGENT)))
         await api.set_serve(AGENT_PORT, f"127.0.0.1:{upstream_port}")
         await api.close()
         return node
 
     async def relay(self, agent: Node, *, tun: str = USERSPACE) -> Node:
         """The relay's node, with a path to the agent's."""
-        api, node = await self._join("relay node", (TAG_RELAY,), core=self._programs.cores.relay, tun=tun)
+        daemon, pid = self._start(RELAY_NODE, core=self._programs.cores.relay, memory=RELAY_MEMORY_LIMIT, tun=tun)
+        api, node = await self._join(daemon, pid, RELAY_NODE, (TAG_RELAY,))
         await find_path(api, agent.ip, within_seconds=JOIN_SECONDS)
         await api.close()
         return node
 
-    async def _join(
-        self, name: str, tags: tuple[str, ...], *, core: int, tun: str = USERSPACE
-    ) -> tuple[LocalApi, Node]:
-        directory = self._programs.private_dir(name.replace(" ", "-"))
+    def _start(self, name: str, *, core: int, memory: str = "", tun: str = USERSPACE) -> tuple[Tailscaled, int]:
+        directory = self._programs.private_dir(name)
         daemon = Tailscaled(
             binary=self._tailscaled,
             state_dir=directory,
             socket=directory / "socket" / "t.sock",
             join_url=self.join_url,
             udp_port=udp_port_of(directory),
-            memory_limit=RELAY_MEMORY_LIMIT if TAG_RELAY in tags else "",
+            memory_limit=memory,
             tun=tun,
         )
         daemon.prepare()
         started = self._programs.start(daemon.argv(), name, core=core, env=daemon.environment())
+        return daemon, started.child.pid
+
+    async def _join(self, daemon: Tailscaled, pid: int, name: str, tags: tuple[str, ...]) -> tuple[LocalApi, Node]:
         api = LocalApi(daemon.socket)
-        minted = await self._headscale.create_preauth_key(tags=tags, lifetime_seconds=KEY_SECONDS)
-        prefs = JoinPrefs(self.join_url, name.replace(" ", "-"))
-        joined = await join(api, prefs, minted.value, within_seconds=JOIN_SECONDS)
-        return api, Node(daemon.socket, started.child.pid, joined)
+        key = SecretStr(await self.key(*tags))
+        joined = await join(api, JoinPrefs(self.join_url, name), key, within_seconds=JOIN_SECONDS)
+        return api, Node(daemon.socket, pid, joined)
 
 
 @asynccontextmanager
@@ -112,8 +118,10 @@ async def running_tailnet(programs: Programs, *, listen_host: str = "127.0.0.1")
         raise Misconfigured("cannot measure with somebody else's Headscale: name a binary in ELIZACLOUD_HEADSCALE_BIN")
     tailscaled = await Binaries.from_settings(settings).tailscaled()
     server = SupervisedServer(directory, binary, run_dir=programs.private_dir("control"), listen_host=listen_host)
-    server.prepare()
-    started = _start(programs, server)
+    with programs.outside():
+        server.prepare()
+        command = server.serve_command()
+        started = programs.start(command.argv, "control-server", core=programs.cores.load, env=command.env)
     await server.wait_healthy(started.child, last_words=started.log.recent)
     headscale = await bootstrap(server)
     try:
@@ -121,8 +129,3 @@ async def running_tailnet(programs: Programs, *, listen_host: str = "127.0.0.1")
         yield Tailnet(programs, headscale, server.join_url, tailscaled.path, says)
     finally:
         await headscale.close()
-
-
-def _start(programs: Programs, server: SupervisedServer) -> Started:
-    command = server.serve_command()
-    return programs.start(command.argv, "control server", core=programs.cores.load, env=command.env)

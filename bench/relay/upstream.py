@@ -120,10 +120,11 @@ class Upstream:
 
 def main() -> None:
     port, local_api = int(sys.argv[1]), sys.argv[2]
+    tcp = socket.create_server(("127.0.0.1", port), backlog=1024)
     unix = socket.socket(socket.AF_UNIX)
     unix.bind(local_api)
     unix.listen(1024)
-    Upstream([unix, socket.create_server(("127.0.0.1", port), backlog=1024)]).serve()
+    Upstream([tcp, unix]).serve()
 
 
 if __name__ == "__main__":

