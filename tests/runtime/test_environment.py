@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from elizacloud.model import AgentSpec
-from elizacloud.runtime.process.environment import Listen, Places, agent_environment, is_reserved
+from elizacloud.runtime.environment import Listen, Places, agent_environment, is_reserved
 from tests.contract.runtimes import secrets, spec
 
 V = Path("/volume")

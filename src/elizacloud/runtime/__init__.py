@@ -1,1 +1,4 @@
-"""Where instances run. `Runtime` is the interface: one folder an implementation, one contract suite for all."""
+"""Where instances run. `Runtime` is the interface: one folder an implementation, one contract suite for all.
+
+protocol.py is the interface, environment.py what an agent finds in its environment under any of them.
+"""

@@ -10,7 +10,6 @@ It does not isolate: an agent can read what its user can read. It needs nothing 
     unit.py         a running instance: agent and tailscaled, which live and die together
     membership.py   the unit's tailnet half: join, publish the agent's port, report the address
     volume.py       the state volume: where things are, and what is written there
-    environment.py  what the agent finds in its environment (pure)
     wire.py         the values that cross the socket, as JSON
 """
 

@@ -19,7 +19,7 @@ import structlog
 from elizacloud.errors import Misconfigured, NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.model import utc_now
 from elizacloud.processes import LogFile, SpawnFailed
-from elizacloud.runtime.process.environment import Listen
+from elizacloud.runtime.environment import Listen
 from elizacloud.runtime.process.unit import Machine, Unit, begin_unit
 from elizacloud.runtime.process.volume import Record, Volume, name_in, name_of, record_of, ref_of
 from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Phase

@@ -16,7 +16,7 @@ import structlog
 
 from elizacloud.errors import RuntimeRefused
 from elizacloud.processes import Child, Exit, LogFile, spawn
-from elizacloud.runtime.process.environment import Listen, agent_environment
+from elizacloud.runtime.environment import Listen, agent_environment
 from elizacloud.runtime.process.membership import Report, be_member
 from elizacloud.runtime.process.volume import Volume
 from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, InstanceSecrets, InstanceSpec

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from elizacloud.errors import Invalid, Misconfigured, RuntimeRefused
 from elizacloud.model import is_agent_id
-from elizacloud.runtime.process.environment import Places
+from elizacloud.runtime.environment import Places
 from elizacloud.runtime.process.wire import decode, encode
 from elizacloud.runtime.protocol import InstanceSpec, Labels
 
