@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from elizacloud.app.children import Children, ChildSpec, ready_or_exit
-from elizacloud.errors import Unavailable
+from elizacloud.errors import Misconfigured, Unavailable
 from elizacloud.settings import child_environment
 
 
@@ -24,7 +24,7 @@ async def test_a_child_that_another_needs_and_that_exits_is_named_with_its_last_
         children = Children(group, tmp_path)
         needed = children.keep(python("process host", "raise SystemExit('cannot go on: the mark is damaged')"))
         waiting = children.keep(python("control plane", "import signal; signal.pause()"))
-        with pytest.raises(Unavailable, match=r"cannot start process host: it exited; .*the mark is damaged"):
+        with pytest.raises(Misconfigured, match=r"cannot start process host: it exited; .*the mark is damaged"):
             await ready_or_exit((needed, waiting), forever(), within_seconds=30)
         await children.stop()
 

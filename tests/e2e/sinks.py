@@ -26,6 +26,7 @@ _ROLES = {
     "tailscaled --tun": "tailscaled",
     "elizacloud serve": "control plane",
     "elizacloud relay": "relay",
+    "elizacloud.app.relay_worker": "relay",
     "elizacloud up": "up",
     "elizacloud doctor": "command line",
     "devcontrol": "control server",

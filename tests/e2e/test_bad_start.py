@@ -107,10 +107,10 @@ async def test_a_store_that_is_damaged_or_gone_is_refused_and_comes_back_with_it
     backup = store.read_bytes()
 
     store.write_bytes(backup[: len(backup) // 2])
-    said = await said_by(own_cloud, "up", code=5)
+    said = await said_by(own_cloud, "up")
     assert f"cannot open the store {store}: it is damaged or was written only in part; restore it from a backup" in said
     store.unlink()
-    said = await said_by(own_cloud, "up", code=5)
+    said = await said_by(own_cloud, "up")
     assert "cannot use an empty store" in said
     assert "restore it from a backup, or begin anew in another data dir" in said
 

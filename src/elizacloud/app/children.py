@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL, Signals
 
-from elizacloud.errors import Unavailable
+from elizacloud.errors import Misconfigured, Unavailable
 from elizacloud.processes import Child, Exited, LogFile, Started, spawn, supervise
+
+OUR_ERROR = "elizacloud: "
+"""What a command of ours begins its last sentence with (cli/command.py)."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Children:
 
 
 async def ready_or_exit(children: Sequence[Kept], ready: Awaitable[None], *, within_seconds: float) -> None:
-    """Wait until `ready` returns; Unavailable, with a child's last lines, when one exits first or the time is up.
+    """Wait until `ready` returns; Misconfigured, with what it said, when a child exits first, Unavailable when the time is up.
 
     The last of the children is the one that is to become ready; the others are what it needs.
     """
@@ -123,8 +126,14 @@ async def ready_or_exit(children: Sequence[Kept], ready: Awaitable[None], *, wit
         if waiting.done():
             return waiting.result()
         kept = next((kept for task, kept in dying.items() if task.done()), children[-1])
-        why = "it exited" if kept.exits else f"it was not ready within {within_seconds:g} s"
-        raise Unavailable(f"cannot start {kept.name}: {why}; its last lines: {kept.log.recent() or '(none)'}")
+        last = kept.log.recent()
+        if not kept.exits:
+            why = f"it was not ready within {within_seconds:g} s"
+            raise Unavailable(f"cannot start {kept.name}: {why}; its last lines: {last or '(none)'}")
+        said = [line.removeprefix(OUR_ERROR) for line in last.splitlines() if line.startswith(OUR_ERROR)]
+        raise Misconfigured(
+            said[-1] if said else f"cannot start {kept.name}: it exited; its last lines: {last or '(none)'}"
+        )
     finally:
         for task in tasks:
             task.cancel()

@@ -1,137 +1,149 @@
-"""`elizacloud relay`: one worker of the relay, beside a tailscaled that is already on the tailnet.
+"""`elizacloud relay`: the supervisor of a relay host, beside a tailscaled that is already on the tailnet.
 
-It needs the listening socket (its supervisor's, or one of its own), the LocalAPI socket of the relay's tailscaled and the
-link to the control plane. Without the link it serves what it last knew.
+It owns the listening socket, keeps `workers` processes that share it (relay_worker.py), watches the netmap for all of
+them and gathers their metrics. SIGHUP replaces the workers one at a time, with the settings and the program as they are
+then; SIGTERM drains. Nothing here ever restarts the tailscaled, which agents would pay for while Headscale is down.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
+import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
+from typing import NoReturn
 
 import structlog
-import uvloop
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from elizacloud.app.data_dir import DataDir, open_data_dir
-from elizacloud.app.failing import first_error
+from elizacloud.app.data_dir import DataDir, open_data_dir, private_dir
+from elizacloud.app.lines import lines_to_stderr
 from elizacloud.app.listening import listening_socket, url_of
-from elizacloud.app.metrics import serve_metrics
-from elizacloud.cipher import Cipher
+from elizacloud.app.metrics import AllProcesses, Families, ProcessMetrics, serve_metrics
+from elizacloud.app.relay_worker import certificate_of
+from elizacloud.app.running import Signals, run_until_signal
+from elizacloud.app.tailnet_mode import check_dialling
+from elizacloud.app.workers import WorkerCommand, Workers
 from elizacloud.errors import Misconfigured
-from elizacloud.model import DEFAULT_CELL_ID
-from elizacloud.relay.dial import LocalApiDialer
-from elizacloud.relay.limits import LimitSettings
-from elizacloud.relay.link.client import LinkClient
-from elizacloud.relay.metrics import Metrics
-from elizacloud.relay.tls import ServerCertificate
-from elizacloud.relay.worker import Worker, WorkerSettings
-from elizacloud.settings import Settings
+from elizacloud.processes import LineSink
+from elizacloud.settings import Settings, child_environment
+from elizacloud.tailnet.feed import NetmapFeed
 from elizacloud.tailnet.localapi import LocalApi
-from elizacloud.tailnet.path import find_path
 from elizacloud.tailnet.watcher import NetmapWatcher
 
-PATH_SECONDS = 3.0
+NOT_THE_RELAYS = ("headscale_api_key", "database_url", "operator_token")
+"""Secrets that the processes which face the internet have no use for."""
+SUPERVISOR = "supervisor"
 
 log = structlog.get_logger()
 
 
-def run(settings: Settings) -> None:
-    """Run until SIGINT or SIGTERM, then let what is in flight finish. Raises an Error when it cannot start."""
+def run(settings: Settings, *, config: Path | None = None) -> None:
+    """Run until SIGINT or SIGTERM, then let what is in flight finish; workers read the settings file `config`, too.
+
+    Raises an Error when it cannot start.
+    """
     data = open_data_dir(settings)
-    try:
-        uvloop.run(_run(settings, data))
-    except BaseExceptionGroup as group:
-        raise first_error(group) from group
+
+    run_until_signal(partial(_run, settings, data, config))
 
 
-async def _run(settings: Settings, data: DataDir) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    certificate = _certificate(settings)
-    listener = _listener(settings)
+async def _run(settings: Settings, data: DataDir, config: Path | None, signals: Signals) -> None:
+    check_dialling(settings)
+    tls = certificate_of(settings) is not None
+    data.secret_key(settings)
+    private_dir(data.sockets / "relay")
     tailscaled = LocalApi(settings.tailscaled_socket or data.sockets / "relay" / "tailscaled.sock")
     watcher = NetmapWatcher(tailscaled)
-    link = LinkClient(
-        settings.link_socket or data.sockets / "link.sock",
-        data.relay / "upstreams.sealed",
-        Cipher(data.secret_key(settings)),
-        name=f"{socket.gethostname()}-1",
-        offline_grace_seconds=settings.offline_grace_seconds,
-    )
-    metrics = Metrics()
-    worker = Worker(
-        WorkerSettings(
-            relay_domain=settings.relay_domain,
-            api_socket=settings.api_socket or data.sockets / "api.sock",
-            cell_id=DEFAULT_CELL_ID,
-            headers_timeout_seconds=settings.headers_timeout_seconds,
-            dial_timeout_seconds=settings.dial_timeout_seconds,
-            first_byte_timeout_seconds=settings.first_byte_timeout_seconds,
-            wake_hold_seconds=settings.wake_hold_seconds,
-            drain_seconds=settings.drain_seconds,
-            cors_origins=settings.cors_origins,
-            trusted_proxies=settings.trusted_proxies,
-            access_log=settings.access_log,
-            body_timeout_seconds=settings.body_timeout_seconds,
-            body_bytes_per_second=settings.body_bytes_per_second,
-            max_body_bytes=settings.max_body_bytes,
-            limits=LimitSettings(
-                agent_in_flight=settings.agent_in_flight,
-                owner_in_flight=settings.owner_in_flight,
-                agent_streams=settings.agent_streams,
-                owner_streams=settings.owner_streams,
-                agent_requests_per_second=settings.agent_requests_per_second,
-                owner_requests_per_second=settings.owner_requests_per_second,
-                agent_bytes_per_second=settings.agent_bytes_per_second,
-                owner_bytes_per_second=settings.owner_bytes_per_second,
-                connections_per_address=settings.connections_per_address,
-                headless_per_address=settings.headless_per_address,
-                dials_per_agent=settings.dials_per_agent,
-            ),
-        ),
-        link,
-        watcher.netmap,
-        LocalApiDialer(tailscaled.socket),
-        metrics,
-        find_path=partial(find_path, tailscaled, within_seconds=PATH_SECONDS),
-        certificate=certificate,
-    )
-    watcher.on_change(worker.netmap_changed)
-    with serve_metrics(settings.metrics_listen, metrics):
-        await _serve(worker, watcher, listener, stop, tls=certificate is not None)
+    feed = NetmapFeed(watcher)
+    with _listener(settings) as listener, lines_to_stderr() as output:
+        async with asyncio.TaskGroup() as tasks:
+            workers = Workers(tasks, _command(settings, data, config, listener, output), feed)
+            own = ProcessMetrics(_OwnMetrics(watcher, workers))
+
+            async def families() -> Mapping[str, Families]:
+                return {SUPERVISOR: own.families(), **await workers.metrics()}
+
+            every = AllProcesses(families, asyncio.get_running_loop())
+            with serve_metrics(settings.metrics_listen, every):
+                beside = [
+                    tasks.create_task(watcher.run(), name="netmap"),
+                    tasks.create_task(feed.run(), name="netmap feed"),
+                ]
+                workers.start(settings.workers)
+                replacing = tasks.create_task(_replace_when_told(workers, signals.renew), name="replace workers")
+                log.info("relay started", url=url_of(listener, tls=tls), pid=os.getpid(), workers=settings.workers)
+                await signals.stop.wait()
+                log.info("relay draining")
+                replacing.cancel()
+                listener.close()
+                await workers.stop()
+                for task in beside:
+                    task.cancel()
     await tailscaled.close()
 
 
-async def _serve(
-    worker: Worker, watcher: NetmapWatcher, listener: socket.socket, stop: asyncio.Event, *, tls: bool
-) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        serving = [
-            tasks.create_task(watcher.run(), name="netmap"),
-            tasks.create_task(worker.run([listener]), name="worker"),
+async def _replace_when_told(workers: Workers, told: asyncio.Event) -> NoReturn:
+    while True:
+        await told.wait()
+        told.clear()
+        log.info("replacing workers")
+        if await workers.replace():
+            log.info("workers replaced")
+
+
+def _command(
+    settings: Settings, data: DataDir, config: Path | None, listener: socket.socket, output: LineSink
+) -> WorkerCommand:
+    """Workers read the settings anew, but for what this process was told by flags."""
+
+    def argv(number: int, listen_fd: int, channel_fd: int) -> Sequence[str | Path]:
+        return (
+            *(sys.executable, "-m", "elizacloud.app.relay_worker"),
+            *("--number", str(number), "--listen-fd", str(listen_fd), "--channel-fd", str(channel_fd)),
+        )
+
+    log_json = not sys.stderr.isatty() if settings.log_json is None else settings.log_json
+    chosen = {
+        "data_dir": str(data.path),
+        "tailnet_mode": settings.tailnet_mode,
+        "log_json": str(log_json).lower(),
+    }
+    return WorkerCommand(
+        argv,
+        child_environment(chosen, without=NOT_THE_RELAYS, config=config),
+        listener,
+        output,
+        grace_seconds=settings.drain_seconds + 5,
+    )
+
+
+class _OwnMetrics(Collector):
+    def __init__(self, watcher: NetmapWatcher, workers: Workers) -> None:
+        self._watcher = watcher
+        self._workers = workers
+
+    def collect(self) -> list[Metric]:
+        return [
+            GaugeMetricFamily("elizacloud_relay_workers_ready", "Workers that serve now", value=self._workers.ready),
+            CounterMetricFamily(
+                "elizacloud_relay_worker_starts", "Times that a worker was started", value=self._workers.starts
+            ),
+            GaugeMetricFamily(
+                "elizacloud_relay_tailnet_followed",
+                "1 while tailscaled answers and its netmap is followed",
+                value=int(self._watcher.netmap.known),
+            ),
+            CounterMetricFamily(
+                "elizacloud_relay_tailnet_losses",
+                "Times that it was followed no more: tailscaled ended, hung, or cut us off",
+                value=self._watcher.losses,
+            ),
         ]
-        url = url_of(listener)
-        if tls:
-            url = url.replace("http", "https", 1)
-        log.info("relay started", url=url, pid=os.getpid())
-        await stop.wait()
-        log.info("relay draining")
-        await worker.drain()
-        for task in serving:
-            task.cancel()
-
-
-def _certificate(settings: Settings) -> ServerCertificate | None:
-    certificate, key = settings.tls_certificate_file, settings.tls_key_file
-    if certificate is None and key is None:
-        return None
-    if certificate is None or key is None:
-        raise Misconfigured("cannot serve TLS: give both tls_certificate_file and tls_key_file, or neither")
-    return ServerCertificate(certificate, key)
 
 
 def _listener(settings: Settings) -> socket.socket:

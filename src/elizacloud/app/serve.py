@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 from pydantic import SecretStr
@@ -18,8 +18,8 @@ from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.agents.place import Place
 from elizacloud.api.app import close_streams, create_app, create_containers_app
 from elizacloud.app.data_dir import DataDir, open_data_dir
-from elizacloud.app.failing import first_error
 from elizacloud.app.http import served
+from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.auth.issuing import known_token
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.errors import HeadscaleUnavailable, Misconfigured, Unauthenticated
@@ -44,16 +44,10 @@ def run(settings: Settings) -> None:
     """Run until SIGINT or SIGTERM. Raises an Error when it cannot start, or cannot go on."""
     data = open_data_dir(settings)
     data.lock("serve", "control plane")
-    try:
-        asyncio.run(_run(settings, data))
-    except BaseExceptionGroup as group:
-        raise first_error(group) from group
+    run_until_signal(partial(_run, settings, data))
 
 
-async def _run(settings: Settings, data: DataDir) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await _open_store(settings, data))
         headscale_url, key = _headscale_of(settings)
@@ -88,7 +82,7 @@ async def _run(settings: Settings, data: DataDir) -> None:
             reports = create_containers_app(lifecycle.containers)
             await stack.enter_async_context(served(reports, address=settings.report_listen))
         log.info("control plane started", epoch=epoch)
-        await stop.wait()
+        await signals.stop.wait()
         log.info("control plane stops")
 
 

@@ -1,6 +1,7 @@
 """A child that lives but answers nobody: killed, so that its supervision starts it again.
 
-Headscale gets there: after the deletion of a connected node it waits for an open stream without a deadline.
+Headscale gets there: after the deletion of a connected node it waits for an open stream without a deadline. The relay's
+tailscaled is looked after, too.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ async def restart_when_stuck(
 ) -> NoReturn:
     """Look for ever, until cancelled; `healthy` is bounded in time and raises an Error when the child is not well."""
     failures = 0
+    child = kept.child
     while True:
         await asyncio.sleep(every_seconds)
-        child = kept.child
+        if child is not kept.child:
+            child, failures = kept.child, 0
         try:
             await healthy()
             failures = 0

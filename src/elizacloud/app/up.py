@@ -4,7 +4,8 @@
     relay tailscaled the relay's node on the tailnet
     process host     agents, as its children: they outlive the control plane, and end with `up`
     control plane    `elizacloud serve`
-    relay            `elizacloud relay`, on the listening socket that this process owns: a restart drops no connection
+    relay            `elizacloud relay`, on the listening socket that this process owns: a restart drops no connection;
+                     its workers are its own children
 
 Started in this order, stopped in reverse; a child that dies is started again. When this process is killed, the kernel
 tells its children, and the next start ends what was left all the same.
@@ -19,6 +20,7 @@ import signal
 import socket
 import sys
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,12 +30,13 @@ from pydantic import SecretStr
 
 from elizacloud.app import announce
 from elizacloud.app.announce import OwnerTokens, Running
-from elizacloud.app.children import Children, ChildSpec, ready_or_exit
+from elizacloud.app.children import Children, ChildSpec, Kept, ready_or_exit
 from elizacloud.app.control_server import Remote, obtain
 from elizacloud.app.data_dir import DataDir, open_data_dir
-from elizacloud.app.failing import first_error
 from elizacloud.app.listening import listening_socket, remembered_report_address, url_of
+from elizacloud.app.relay import NOT_THE_RELAYS
 from elizacloud.app.relay_node import RelayNode
+from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.app.stuck import restart_when_stuck
 from elizacloud.app.tailnet_mode import prepare_machine, release_machine
 from elizacloud.binaries import Binaries, show_progress
@@ -44,13 +47,16 @@ from elizacloud.headscale.remembered import Kind
 from elizacloud.headscale.server import STOP_GRACE_SECONDS, SupervisedServer
 from elizacloud.processes import end_leftovers
 from elizacloud.settings import Settings, child_environment, is_loopback
+from elizacloud.tailnet.localapi import LocalApi
 
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.05
 RELAY_MEMORY_LIMIT = "128MiB"
 AGENT_MEMORY_LIMIT = "64MiB"
-NOT_THE_RELAYS = ("headscale_api_key", "database_url", "operator_token")
-"""Secrets that the process which faces the internet has no use for."""
+TAILSCALED_EVERY_SECONDS = 1.0
+TAILSCALED_DEADLINE_SECONDS = 2.0
+TAILSCALED_PATIENCE = 5
+"""Looks. Patient, because what tailscaled knows of its peers is lost with it while Headscale is down."""
 
 log = structlog.get_logger()
 
@@ -64,23 +70,20 @@ def run(settings: Settings, *, ready_file: Path | None = None, config: Path | No
     data = open_data_dir(settings)
     data.lock("up", "elizacloud up")
     end_leftovers(data.path / "processes")
-    try:
-        asyncio.run(_run(settings, data, ready_file, config))
-    except BaseExceptionGroup as group:
-        raise first_error(group) from group
+    run_until_signal(partial(_run, settings, data, ready_file, config))
 
 
-async def _run(settings: Settings, data: DataDir, ready_file: Path | None, config: Path | None) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+async def _run(
+    settings: Settings, data: DataDir, ready_file: Path | None, config: Path | None, signals: Signals
+) -> None:
+    stop = signals.stop
     cloud = _Cloud(settings, data, config)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     async with asyncio.TaskGroup() as group:
         stopping = group.create_task(stop.wait(), name="wait for a signal")
         starting = group.create_task(cloud.start(group), name="start")
+        renewing = group.create_task(cloud.renew(signals.renew), name="wait for SIGHUP")
         try:
             await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done() and not stop.is_set():
@@ -88,8 +91,8 @@ async def _run(settings: Settings, data: DataDir, ready_file: Path | None, confi
                 await stop.wait()
             log.info("stopping")
         finally:
-            stopping.cancel()
-            starting.cancel()
+            for task in (stopping, starting, renewing):
+                task.cancel()
             await asyncio.wait({starting})
             await cloud.stop()
             if ready_file is not None:
@@ -117,7 +120,9 @@ class _Cloud:
         self._children: Children | None = None
         self._headscale: HeadscaleClient | None = None
         self._front: socket.socket | None = None
-        self._watching: asyncio.Task[NoReturn] | None = None
+        self._watching: list[asyncio.Task[NoReturn]] = []
+        self._tailscaled: LocalApi | None = None
+        self._relay: Kept | None = None
         self.operator_token = data.operator_token(settings)
         data.secret_key(settings)
         self._sockets = {
@@ -170,26 +175,45 @@ class _Cloud:
             memory_limit=RELAY_MEMORY_LIMIT,
             tun=settings.tailnet_mode == "tun",
         )
-        children.keep(node.child())
+        tailscaled_kept = children.keep(node.child())
         environment = self._environment(api_url, join_url, key_setting)
         control_plane = children.keep(self._elizacloud("control plane", "serve", environment))
         await node.join(self._headscale)
         relay_environment = self._environment(api_url, join_url, None, without=NOT_THE_RELAYS)
-        children.keep(self._elizacloud("relay", "relay", relay_environment, listen_fd=front.fileno()))
+        self._relay = children.keep(self._elizacloud("relay", "relay", relay_environment, listen_fd=front.fileno()))
+        self._watch_tailscaled(tailscaled_kept, group)
         needed = (process_host, control_plane)
         await ready_or_exit(needed, _until_ready(here), within_seconds=READY_SECONDS)
         return Running(settings.public_url or here, os.getpid(), api_url, kind, version, data.path, self._sockets)
 
     async def stop(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
+        for watching in self._watching:
+            watching.cancel()
         if self._children is not None:
             await self._children.stop()
             release_machine(self._settings)
         if self._headscale is not None:
             await self._headscale.close()
+        if self._tailscaled is not None:
+            await self._tailscaled.close()
         if self._front is not None:
             self._front.close()
+
+    async def renew(self, told: asyncio.Event) -> NoReturn:
+        """Pass on to the relay that its workers are to be replaced."""
+        while True:
+            await told.wait()
+            told.clear()
+            if self._relay is not None and self._relay.child is not None:
+                self._relay.child.signal(signal.SIGHUP)
+
+    def _watch_tailscaled(self, kept: Kept, group: asyncio.TaskGroup) -> None:
+        self._tailscaled = LocalApi(self._sockets["tailscaled"])
+        answers = partial(self._tailscaled.answers, within_seconds=TAILSCALED_DEADLINE_SECONDS)
+        watching = restart_when_stuck(
+            kept, answers, every_seconds=TAILSCALED_EVERY_SECONDS, patience=TAILSCALED_PATIENCE
+        )
+        self._watching.append(group.create_task(watching, name=f"health of {kept.name}"))
 
     async def _start_server(self, server: SupervisedServer, group: asyncio.TaskGroup) -> None:
         assert self._children is not None
@@ -201,7 +225,7 @@ class _Cloud:
         await server.wait_healthy(child, within_seconds=READY_SECONDS, last_words=kept.log.recent)
         self._headscale = await bootstrap(server)
         watching = restart_when_stuck(kept, self._headscale.health)
-        self._watching = group.create_task(watching, name=f"health of {kept.name}")
+        self._watching.append(group.create_task(watching, name=f"health of {kept.name}"))
 
     def _remote_key(self) -> SecretStr:
         if self._settings.headscale_api_key is None:
@@ -225,13 +249,22 @@ class _Cloud:
     def _elizacloud(
         self, name: str, command: str, environment: Mapping[str, str], *, listen_fd: int | None = None
     ) -> ChildSpec:
-        """A process of this program. The control plane's lines are shown, too: they tell what becomes of the agents."""
+        """A process of this program: the relay if it gets the front door's socket, else the control plane, whose lines are
+        shown, too, as they tell what becomes of the agents."""
         argv = [sys.executable, "-m", "elizacloud", command]
         if listen_fd is not None:
             argv += ["--listen-fd", str(listen_fd)]
-        fds = () if listen_fd is None else (listen_fd,)
-        grace_seconds = self._settings.drain_seconds + 5
-        return ChildSpec(name, argv, environment, pass_fds=fds, grace_seconds=grace_seconds, shown=listen_fd is None)
+        grace_seconds = self._settings.drain_seconds + 10  # the relay's workers have 5 s less
+        if listen_fd is None:
+            return ChildSpec(name, argv, environment, grace_seconds=grace_seconds, shown=True)
+        return ChildSpec(
+            name,
+            argv,
+            environment,
+            pass_fds=(listen_fd,),
+            when_parent_dies=signal.SIGTERM,
+            grace_seconds=grace_seconds,
+        )
 
     def _environment(
         self, api_url: str, join_url: str, key_setting: str | None, *, without: Collection[str] = ()
@@ -250,6 +283,7 @@ class _Cloud:
             "tailscaled_socket": str(self._sockets["tailscaled"]),
             "process_host_socket": str(self._sockets["process_host"]),
             "tailnet_mode": settings.tailnet_mode,
+            "workers": str(settings.workers),
             "log_level": settings.log_level,
             "log_json": str(not sys.stderr.isatty() if settings.log_json is None else settings.log_json).lower(),
         }

@@ -1,4 +1,4 @@
-"""`elizacloud relay`: one relay host's worker, the front door."""
+"""`elizacloud relay`: one relay host's front door, its workers and what they share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def relay(
     data_dir: Annotated[Path | None, typer.Option(help="Where the relay keeps its tailnet identity.")] = None,
     host: Annotated[str | None, typer.Option(help="Address that the front door listens on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the front door.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the front door.")] = None,
     listen_fd: Annotated[
         int | None, typer.Option(help="A listening socket handed over by a supervisor, instead of host and port.")
     ] = None,
@@ -23,13 +24,23 @@ def relay(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="The TOML file to read.")] = None,
 ) -> None:
-    """Run the relay: authenticates requests, carries those for agents over the tailnet, the others to the API."""
+    """Run the relay: authenticates requests, carries those for agents over the tailnet, the others to the API.
+
+    SIGHUP replaces its workers one by one and loses no request; SIGTERM lets what is in flight finish.
+    """
     from elizacloud.log import configure_logging
     from elizacloud.settings import load_settings
 
-    flags = {"data_dir": data_dir, "host": host, "port": port, "listen_fd": listen_fd, "tailnet_mode": tailnet_mode}
+    flags = {
+        "data_dir": data_dir,
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "listen_fd": listen_fd,
+        "tailnet_mode": tailnet_mode,
+    }
     settings = load_settings(flags, file=config).settings
     configure_logging(level=settings.log_level, json=settings.log_json, process="relay")
     from elizacloud.app.relay import run
 
-    run(settings)
+    run(settings, config=config)

@@ -15,6 +15,7 @@ def up(
     data_dir: Annotated[Path | None, typer.Option(help="Where all state lives; made at the first start.")] = None,
     host: Annotated[str | None, typer.Option(help="Address that the front door listens on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the front door; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Relay processes that share the front door.")] = None,
     runtime: Annotated[str | None, typer.Option(help="Where agents run: process.")] = None,
     headscale: Annotated[
         str | None, typer.Option(help="auto, devcontrol, the path of a headscale binary, or the URL of a Headscale.")
@@ -35,6 +36,7 @@ def up(
         "data_dir": data_dir,
         "host": host,
         "port": port,
+        "workers": workers,
         "runtime": runtime,
         "headscale": headscale,
         "tailnet_mode": tailnet_mode,

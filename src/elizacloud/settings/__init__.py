@@ -4,6 +4,7 @@ A secret may be given as `file:/path`. A wrong value is one sentence that says w
 """
 
 from elizacloud.settings.fields import ENV_PREFIX, Settings
+from elizacloud.settings.issuers import TrustedIssuer
 from elizacloud.settings.kinds import is_local_address, is_loopback
 from elizacloud.settings.load import CONFIG_FILE_VARIABLE, Loaded, child_environment, config_file, load_settings
 
@@ -12,6 +13,7 @@ __all__ = [
     "ENV_PREFIX",
     "Loaded",
     "Settings",
+    "TrustedIssuer",
     "child_environment",
     "config_file",
     "is_local_address",

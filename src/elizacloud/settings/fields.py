@@ -9,6 +9,7 @@ import platformdirs
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from elizacloud.settings.issuers import TrustedIssuers
 from elizacloud.settings.kinds import HeadscaleUrl, HostPort, Port, Seconds, Secret, Url
 from elizacloud.settings.relay import RelaySettings
 
@@ -60,6 +61,15 @@ class Settings(RelaySettings):
     )
     secret_key: Secret | None = Field(
         None, description="Encrypts secrets at rest (base64, 32 bytes); made at first start if not given."
+    )
+    trusted_issuers: TrustedIssuers = Field(
+        default_factory=tuple,
+        description="Platforms whose JWTs are accepted: issuer, jwks_url, audience, owner_claim, owner_prefix (JSON or TOML).",
+    )
+    session_seconds: Seconds = Field(43_200, description="How long a browser's session with an agent lasts at most.")
+    ticket_seconds: Seconds = Field(60, description="How long a one-time ticket can be redeemed.")
+    signing_key_seconds: int = Field(
+        86_400, ge=10, le=30 * 86_400, description="How long a key signs JWTs before the next one takes its place."
     )
     api_socket: Path | None = Field(None, description="Unix socket of the API; in the data dir unless given.")
     link_socket: Path | None = Field(None, description="Unix socket of the link between control plane and relays.")

@@ -58,6 +58,16 @@ class LocalApi:
             health=tuple(answer.get("Health") or ()),
         )
 
+    async def answers(self, *, within_seconds: float) -> None:
+        """Return when tailscaled answered, whatever it says of the tailnet; TailnetUnavailable when it does not in time."""
+        try:
+            async with asyncio.timeout(within_seconds):
+                await self.status()
+        except TimeoutError:
+            raise TailnetUnavailable(
+                f"tailscaled at {self.socket} does not answer within {within_seconds:g} s"
+            ) from None
+
     async def peer_ips(self) -> tuple[str, ...]:
         """One address of each peer that this machine sees now."""
         peers = (await self._json("GET", "status")).get("Peer") or {}
