@@ -155,27 +155,6 @@ def test_an_upgrade_is_asked_for_in_our_words() -> None:
     assert "Sec-WebSocket-Key: k" in lines
 
 
-TOKEN = "ec_Abc123_secretSECRET"
-
-
-@pytest.mark.parametrize(
-    ("target", "cleaned"),
-    [
-        (f"/ws?token={TOKEN}", "/ws"),
-        (f"/ws?clientId=1&token={TOKEN}", "/ws?clientId=1"),
-        (f"/ws?token={TOKEN}&clientId=1", "/ws?clientId=1"),
-        (f"/ws?a=1&token={TOKEN}&b=2", "/ws?a=1&b=2"),
-        (f"/ws?a=Bearer%20{TOKEN}", "/ws"),
-        ("/ws?token=theirs&x=ec_", "/ws?token=theirs&x=ec_"),
-        ("/exec_x?q=exec_y_z&a=%2F", "/exec_x?q=exec_y_z&a=%2F"),
-        (f"/{TOKEN}?", f"/{TOKEN}?"),
-        ("/a?&", "/a?&"),
-    ],
-)
-def test_no_token_of_ours_is_in_the_target(target: str, cleaned: str) -> None:
-    assert hygiene.target_without_tokens(target.encode()) == cleaned.encode()
-
-
 def from_agent(*lines: str, by_path: bool = True) -> list[str]:
     passed = hygiene.agent_answer_by_path if by_path else hygiene.agent_answer_by_host
     return passed(AnswerHead(200, b"OK", 1, fields(*lines))).decode("latin-1").split("\r\n")[:-1]

@@ -132,15 +132,6 @@ _REFUSED_UPGRADES = (b"h2", b"h2c", b"http/", b"tls/")
 
 _COOKIE_OF_OURS = re.compile(rb"[ \t=]*(?:__host-|__secure-)?elizacloud", re.IGNORECASE)
 _COOKIE_DOMAIN = re.compile(rb";[ \t]*domain[ \t]*=[ \t]*[^; \t]", re.IGNORECASE)
-_TOKEN_PARAMETER = re.compile(rb"(?<=[?&])[^&#=]*=(?:Bearer(?:%20|\+))?ec_[A-Za-z0-9]+_[^&#]*&?")
-
-
-def target_without_tokens(target: bytes) -> bytes:
-    """The target as sent, but for query parameters that carry an API token: no agent may ever see one."""
-    if b"=ec_" not in target and b"ec_" not in target.partition(b"?")[2]:
-        return target
-    cleaned = _TOKEN_PARAMETER.sub(b"", target)
-    return cleaned.rstrip(b"?&") if cleaned != target else target
 
 
 def upgrade_of(head: RequestHead, framing: Framing) -> bytes | None:
@@ -224,7 +215,7 @@ def _passed(head: RequestHead, *, by_path: bool) -> _Passed:
             value = b"" if by_path else _foreign_cookies(value)
             if not value:
                 continue
-        elif lower == b"x-api-key" and value.startswith(b"ec_"):
+        elif lower == b"x-api-key" and value.startswith((b"ec_", b"ecs_", b"ect_")):
             continue
         lines += (name, b": ", value, b"\r\n")
     wants_trailers = any(lower == b"te" and b"trailers" in value.lower() for lower, _, value in head.fields)
