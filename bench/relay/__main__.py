@@ -20,15 +20,14 @@ from rich.console import Console
 from bench import netns
 from bench.relay import loopback, table, tools, tun, userspace
 from bench.relay.figures import CONNECTIONS, Part, to_json
-from bench.relay.programs import Outside, Programs, choose_cores
+from bench.relay.programs import Cores, Outside, Programs, choose_cores
 from bench.relay.rounds import Meter, Plan
 from elizacloud.errors import Error
 from elizacloud.log import configure_logging
 
-Measure = Callable[[Programs, Meter, tuple[str, ...]], Awaitable[Part]]
+Measure = Callable[[Programs, Meter], Awaitable[Part]]
 TUN = "tun"
 PARTS: Mapping[str, Measure] = {"loopback": loopback.measure, "tailnet": userspace.measure, TUN: tun.measure}
-CORES = choose_cores(os.sched_getaffinity(0))
 
 
 def main() -> int:
@@ -41,17 +40,18 @@ def main() -> int:
         (1, 32) if options.quick else CONNECTIONS,
         options.contenders.split(",") if options.contenders else None,
     )
+    cores = choose_cores(os.sched_getaffinity(0), pinned=not options.unpinned)
     began = time.monotonic()
     try:
         wrk = tools.find("wrk")
-        meter = Meter(plan, console)
-        parts = [_part(name, meter, (str(wrk.path),)) for name in options.only or PARTS]
-    except KeyboardInterrupt:
+        meter = Meter(plan, console, (str(wrk.path),))
+        parts = [_part(name, meter, cores) for name in options.only or PARTS]
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     except tools.Missing as error:
         console.print(f"cannot measure: {error}")
         return 1
-    facts = _facts(plan)
+    facts = _facts(plan, cores)
     for each in table.rich_tables(parts):
         console.print(each)
     console.print(table.caption(facts), f"{time.monotonic() - began:.0f} s in all", sep="; ")
@@ -61,8 +61,8 @@ def main() -> int:
         for result in part.results:
             for failure in result.failures:
                 console.print(f"failed in {part.name}: {result.name} {failure}")
-    if options.only or options.contenders or options.quick:
-        console.print("not saved: a part is no result")
+    if options.only or options.contenders or options.quick or options.unpinned:
+        console.print("not saved: only a whole run of all is")
         return 0
     table.RESULTS.mkdir(exist_ok=True)
     table.SAVED.write_text(json.dumps(to_json(parts, facts), indent=1) + "\n")
@@ -77,38 +77,39 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds, of which the median counts")
     parser.add_argument("--quick", action="store_true", help="one round of one second, at 1 and 32 connections")
     parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part")
+    parser.add_argument("--unpinned", action="store_true", help="let every program run on every core")
     parser.add_argument("--contenders", help="only these, with commas between: elizacloud,nginx")
     return parser.parse_args()
 
 
-def _part(name: str, meter: Meter, wrk: tuple[str, ...]) -> Part:
+def _part(name: str, meter: Meter, cores: Cores) -> Part:
     """One part; when it cannot be set up, an empty one that says why."""
     try:
         if name != TUN:
-            return asyncio.run(_measured(PARTS[name], meter, wrk, nullcontext))
+            return asyncio.run(_measured(PARTS[name], meter, cores, nullcontext))
         if (why := netns.why_not()) is not None:
             raise RuntimeError(why)
         # Entered before there is an event loop, so that all its threads are in there.
         with netns.namespace_with_a_way_out() as (inside, outside), inside.entered():
-            return asyncio.run(_measured(PARTS[name], meter, wrk, outside.entered))
+            return asyncio.run(_measured(PARTS[name], meter, cores, outside.entered))
     except (Error, RuntimeError) as error:
         return Part(name, missing={"all of it": str(error)})
 
 
-async def _measured(measure: Measure, meter: Meter, wrk: tuple[str, ...], outside: Outside) -> Part:
+async def _measured(measure: Measure, meter: Meter, cores: Cores, outside: Outside) -> Part:
     running = asyncio.current_task()
     assert running is not None
     # Ctrl-C does this already; a terminated run is to end what it started, too.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    async with Programs(CORES, outside) as programs:
-        return await measure(programs, meter, wrk)
+    async with Programs(cores, outside) as programs:
+        return await measure(programs, meter)
 
 
-def _facts(plan: Plan) -> dict[str, str]:
+def _facts(plan: Plan, cores: Cores) -> dict[str, str]:
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d}, {plan.rounds} rounds of {plan.seconds} s, interleaved, medians",
         "machine": f"{os.cpu_count()} cores of {_processor()}, {platform.system()} {platform.release()}",
-        "cores": f"{CORES}; what belongs to a relay, its tailscaled too, is on its core",
+        "cores": str(cores),
         "Python": platform.python_version(),
     }
 

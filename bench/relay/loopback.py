@@ -20,11 +20,11 @@ LOGGING = f"{OURS}, access log on"
 ALONE = "upstream without a relay"
 
 
-async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Part:
+async def measure(programs: Programs, meter: Meter) -> Part:
     part = Part("loopback")
     port, local_api = await start_upstream(programs)
     found: list[Contender] = []
-    base = Proxy(OURS, __version__, "", (), wrk, ours.HEADERS)
+    base = Proxy(OURS, __version__, "", (), meter.wrk, ours.HEADERS)
     for name, settings in ((OURS, {"access_log": "0"}), (LOGGING, {})):
         if not meter.plan.wants(name):
             continue
@@ -41,9 +41,9 @@ async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Par
         except (tools.Missing, RuntimeError) as error:
             part.missing[name] = str(error)
             continue
-        found.append(Proxy(name, tool.version, f"http://127.0.0.1:{place.port}", [started.child.pid], wrk))
+        found.append(Proxy(name, tool.version, f"http://127.0.0.1:{place.port}", [started.child.pid], meter.wrk))
     if meter.plan.wants(ALONE):
-        found.append(Proxy(ALONE, "", f"http://127.0.0.1:{port}", [], wrk))
+        found.append(Proxy(ALONE, "", f"http://127.0.0.1:{port}", [], meter.wrk))
     await meter.run(part, found)
     return part
 
@@ -54,6 +54,6 @@ async def start_upstream(programs: Programs) -> tuple[int, Path]:
     argv = (sys.executable, "-m", "bench.relay.upstream", str(port), local_api)
     environment = {**child_environment(), "PYTHONPATH": str(ROOT)}
     with programs.outside():
-        started = programs.start(argv, "upstream", core=programs.cores.upstream, env=environment)
+        started = programs.start(argv, "upstream", cores=programs.cores.upstream, env=environment)
     await started.until_listening(local_api)
     return port, local_api

@@ -49,7 +49,7 @@ async def start(
     started = programs.start(
         ["sh", "-c", 'exec "$@" >>"$0" 2>&1', log, *argv],
         name,
-        core=programs.cores.relay,
+        cores=programs.cores.relay,
         env=child_environment(config=no_config) | {f"ELIZACLOUD_{key.upper()}": value for key, value in chosen.items()},
     )
     try:

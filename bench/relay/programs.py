@@ -28,23 +28,29 @@ Outside = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """One for the relay that is measured; upstream and load share another, or have one each where there are three."""
+    """Where things run: one core for the relay that is measured and its tailscaled, others for upstream and for load."""
 
-    relay: int
-    upstream: int
-    load: int
+    relay: tuple[int, ...]
+    upstream: tuple[int, ...]
+    load: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"relay on core {self.relay}, upstream on {self.upstream}, load on {self.load}"
+        if self.relay == self.load:
+            return "nothing is pinned"
+        shared = "upstream and load share" if self.upstream == self.load else "upstream has another, load has"
+        return f"a relay and its tailscaled have one core, {shared} another"
 
 
-def choose_cores(available: Iterable[int]) -> Cores:
-    first, *others = sorted(available)
-    return Cores(first, (others or [first])[0], (others or [first])[-1])
+def choose_cores(available: Iterable[int], *, pinned: bool = True) -> Cores:
+    """The first core for the relay, the second for the upstream, the last for the load; all for all when not pinned."""
+    every = tuple(sorted(available))
+    if not pinned or len(every) == 1:
+        return Cores(every, every, every)
+    return Cores(every[:1], every[1:2], every[-1:])
 
 
 class Programs:
-    """Starts programs in a directory that is removed at the end. This process itself is moved to the load's core.
+    """Starts programs in a directory that is removed at the end. This process itself is moved to the load's cores.
 
     Around the start of what does not belong to the relay's machine goes `outside`: part 3 has another network there.
     """
@@ -52,7 +58,7 @@ class Programs:
     def __init__(self, cores: Cores, outside: Outside = nullcontext) -> None:
         self.cores = cores
         self.outside = outside
-        os.sched_setaffinity(0, {cores.load})
+        os.sched_setaffinity(0, cores.load)
         self.directory = Path(tempfile.mkdtemp(prefix="ec-bench-", dir="/tmp"))
         self._stack = AsyncExitStack()
         self._stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
@@ -75,15 +81,15 @@ class Programs:
         for file, content in command.files.items():
             (place.directory / file).write_text(content)
         environment = {**tool.environment, **command.environment}
-        started = self.start([tool.path, *command.arguments], name, core=self.cores.relay, env=environment)
+        started = self.start([tool.path, *command.arguments], name, cores=self.cores.relay, env=environment)
         await started.until_listening(place.port)
         return started
 
-    def start(self, argv: Sequence[str | Path], name: str, *, core: int, env: Mapping[str, str]) -> Started:
-        """Start it on this core. What it prints is kept for the message that says why it failed."""
+    def start(self, argv: Sequence[str | Path], name: str, *, cores: Sequence[int], env: Mapping[str, str]) -> Started:
+        """Start it on these cores. What it prints is kept for the message that says why it failed."""
         log = LogFile(self.directory / f"{name.replace(' ', '-')}.log")
         self._stack.callback(log.close)
-        pinned = ["taskset", "-c", str(core), *argv]
+        pinned = ["taskset", "-c", ",".join(map(str, cores)), *argv]
         child = spawn(pinned, name=name, env={"PATH": os.defpath, **env}, log=log.write, cwd=self.directory)
         self._stack.push_async_callback(child.stop)
         return Started(child, log)

@@ -77,6 +77,7 @@ class Meter:
 
     plan: Plan
     console: Console
+    wrk: Sequence[str]
 
     async def run(self, part: Part, contenders: Sequence[Contender]) -> None:
         """Fill the part with a result for each contender; one that fails is kept, with what it said."""

