@@ -105,7 +105,7 @@ class Access:
     def redeemed(self, ticket: Ticket, redemption: Redemption, front: ToAgent) -> Caller:
         """The caller that a ticket stood for. Raises as `check` does."""
         token = redemption.token
-        principal = principal_of(token, self._now())
+        principal = principal_of(token, self._now(), kind=TokenKind.SESSION)
         credential = Credential(Kind.TICKET, token.parent_id, token.expires_at)
         if (error := self.ended(credential)) is not None:
             raise error
@@ -170,12 +170,12 @@ class Access:
         token = self._link.table.tokens.get(token_sha256(value))
         if value.startswith("ect_"):
             raise misplaced("a ticket is exchanged for a session, or opens one WebSocket or event stream")
-        if token is not None and (token.kind is TokenKind.SESSION) is not (found.source is Source.COOKIE):
+        kind = TokenKind.SESSION if found.source is Source.COOKIE else TokenKind.API
+        if token is not None and token.kind is not kind:
             raise misplaced("a session is a cookie, and a token is a bearer")
-        principal = principal_of(token, self._now())
-        assert token is not None
-        kind = Kind.SESSION if token.kind is TokenKind.SESSION else Kind.TOKEN
-        return principal, Credential(kind, token.token_id, token.expires_at)
+        principal = principal_of(token, self._now(), kind=kind)
+        told = Kind.SESSION if kind is TokenKind.SESSION else Kind.TOKEN
+        return principal, Credential(told, principal.token_id, principal.expires_at)
 
     def _of_jwt(self, value: str) -> tuple[Principal, Credential]:
         claims = self._verifier.verify(value)
