@@ -47,6 +47,7 @@ class Preflight:
         lines = [
             b"HTTP/1.1 204 No Content\r\n",
             edge_lines,
+            b"Elizacloud-Answer: preflight\r\n",  # ours, as Elizacloud-Error says of all others
             b"Access-Control-Allow-Methods: %b\r\n" % self.method,
             b"Access-Control-Max-Age: %d\r\n" % _MAX_AGE_SECONDS,
             b"Vary: Access-Control-Request-Method, Access-Control-Request-Headers\r\n",
