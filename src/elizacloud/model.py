@@ -222,6 +222,13 @@ class Principal:
     scopes: frozenset[Scope]
     agent_id: str | None = None
     expires_at: datetime | None = None
+    issuer: str | None = None
+    """The trusted issuer whose JWT this was; None for a token of ours."""
+
+    @property
+    def parent_id(self) -> str | None:
+        """The token of ours with which everything that is made for this caller is revoked."""
+        return self.token_id if self.issuer is None else None
 
 
 OPERATOR = "operator"

@@ -190,6 +190,12 @@ class UpstreamTable:
             self.assertion_key,
         )
 
+    def expired_tokens(self, now: datetime) -> tuple[str, ...]:
+        """The ids of tokens that can never be used again."""
+        return tuple(
+            token.token_id for token in self.tokens.values() if token.expires_at is not None and token.expires_at <= now
+        )
+
     def _revoke(self, token_ids: frozenset[str]) -> None:
         """Without these tokens and those that were made with them."""
         for token in tuple(self.tokens.values()):
@@ -242,6 +248,9 @@ class Relays(Protocol):
 
     def revoke_token(self, token_id: str) -> None:
         """Every worker forgets it, and whatever was made with it."""
+
+    def forget_expired(self, now: datetime) -> None:
+        """Take tokens away that have expired: every worker refuses them anyway, and has them no longer to hold."""
 
     def trust(self, issuers: Iterable[KnownIssuer], assertion_key: AssertionKey | None) -> None:
         """Accept JWTs of these issuers with these keys, in place of what the same issuers had; None keeps the key."""

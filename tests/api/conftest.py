@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from elizacloud.api.app import close_streams, create_app, create_containers_app
-from elizacloud.auth.issuing import Tokens
+from elizacloud.auth.credentials import Credentials
 from elizacloud.client import Client
 from elizacloud.model import Scope
 from elizacloud.store import Store
@@ -90,9 +90,11 @@ async def world(store: Store) -> World:
 
 @pytest.fixture
 async def served(world: World) -> AsyncIterator[Served]:
-    app = create_app(world.lifecycle, world.store, world.relays, world.settings, now=now)
+    credentials = Credentials(world.store, world.relays, world.settings, issuer="https://cloud.example", now=now)
+    await credentials.prepare()
+    app = create_app(world.lifecycle, credentials, world.store, world.settings)
     async for served in _serve(world, app):
-        issued = Tokens(world.store, world.relays, now)
+        issued = credentials.tokens
         for owner in (ANN, BOB):
             token = await issued.issue(owner, "test", by=None)
             served.tokens[owner] = token.value.get_secret_value()

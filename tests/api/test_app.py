@@ -40,8 +40,10 @@ async def test_the_document_is_3_1_with_an_example_and_problems_for_every_call(s
         for method, operation in item.items():
             assert "application/problem+json" in operation["responses"]["500"]["content"], (path, method)
             if "requestBody" in operation:
-                reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-                assert document["components"]["schemas"][reference.rpartition("/")[2]]["examples"], reference
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                for each in schema.get("oneOf", [schema]):
+                    reference = each["$ref"]
+                    assert document["components"]["schemas"][reference.rpartition("/")[2]]["examples"], reference
 
 
 async def test_the_access_log_has_no_secrets(served: Served) -> None:

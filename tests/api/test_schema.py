@@ -16,7 +16,7 @@ import uvicorn
 from hypothesis import HealthCheck, settings
 
 from elizacloud.api.app import create_app, document
-from elizacloud.auth.issuing import Tokens
+from elizacloud.auth.credentials import Credentials
 from elizacloud.model import Scope
 from tests.agents.world import World, now
 from tests.fakes.runtime import FakeRuntime
@@ -55,8 +55,10 @@ class Server(threading.Thread):
         async with open_memory_store(clock=now) as store:
             world = World(store, FakeRuntime(), create_wait_seconds=5, poll_seconds=0.5)
             world.join_seconds = 0.001
-            app = create_app(world.lifecycle, store, world.relays, world.settings, now=now)
-            issued = await Tokens(store, world.relays, now).issue(
+            credentials = Credentials(store, world.relays, world.settings, issuer="https://cloud.example", now=now)
+            await credentials.prepare()
+            app = create_app(world.lifecycle, credentials, store, world.settings)
+            issued = await credentials.tokens.issue(
                 "platform", "schemathesis", by=None, scopes=frozenset({Scope.SERVICE})
             )
             config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="off")

@@ -65,6 +65,8 @@ async def test_deleting_an_agent_revokes_its_tokens(served: Served) -> None:
     [
         {}, {"name": ""}, {"name": "\n"}, {"name": "x" * 101}, {"name": "x", "scopes": []}, {"name": "x", "scopes": ["root"]},
         {"name": "x", "expiresInSeconds": 0}, {"name": "x", "expiresInSeconds": 1e300}, {"name": "x", "extra": 1},
+        {"name": "x", "kind": "session"}, {"name": "x", "kind": ["api"]}, {"kind": None}, {"kind": "jwt", "scopes": ["service"]},
+        {"kind": "jwt", "expiresInSeconds": 3601}, {"kind": "jwt", "expiresInSeconds": 0}, [], "jwt",
     ],
 )  # fmt: skip
 async def test_a_token_that_cannot_be_made_is_422(served: Served, body: object) -> None:

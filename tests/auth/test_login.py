@@ -13,7 +13,8 @@ from elizacloud.auth.login import LIFETIME, Logins, Status
 from elizacloud.errors import Conflict, Forbidden, NotFound, TooMany
 from elizacloud.model import Principal, Scope
 from elizacloud.store import Store
-from tests.auth.test_issuing import OWNER, Clock, clock, relays, store, tokens  # noqa: F401 - fixtures
+from tests.auth.conftest import Clock
+from tests.auth.test_issuing import OWNER, tokens  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ async def test_a_session_goes_from_pending_to_approved_to_taken(logins: Logins) 
     assert (again.status, again.token) == (Status.TAKEN, None)
 
 
-async def test_a_session_ends_after_a_while(logins: Logins, clock: Clock) -> None:  # noqa: F811
+async def test_a_session_ends_after_a_while(logins: Logins, clock: Clock) -> None:
     session_id, opened = await logins.open()
     clock.now += LIFETIME
     assert (await logins.poll(session_id)).status is Status.EXPIRED
@@ -54,7 +55,7 @@ async def test_the_user_code_is_not_the_session(logins: Logins) -> None:
         await logins.poll(SecretStr(opened.user_code))
 
 
-async def test_open_sessions_are_bounded(logins: Logins, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_open_sessions_are_bounded(logins: Logins, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login, "OPEN_MAX", 2)
     for _ in range(2):
         await logins.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from elizacloud.errors import TailnetUnavailable
 from elizacloud.upstreams import (
@@ -52,6 +53,9 @@ class FakeRelays:
 
     def revoke_token(self, token_id: str) -> None:
         self._apply(Change(self.table.revision + 1, revoked_tokens=(token_id,)))
+
+    def forget_expired(self, now: datetime) -> None:
+        self._apply(Change(self.table.revision + 1, revoked_tokens=self.table.expired_tokens(now)))
 
     def trust(self, issuers: Iterable[KnownIssuer], assertion_key: AssertionKey | None) -> None:
         self._apply(Change(self.table.revision + 1, issuers=tuple(issuers), assertion_key=assertion_key))

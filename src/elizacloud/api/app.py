@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -11,40 +10,34 @@ from fastapi import Depends, FastAPI
 from elizacloud import __version__
 from elizacloud.agents.containers import Containers
 from elizacloud.agents.lifecycle import Lifecycle
-from elizacloud.api import agent_streams, agents, containers, health, openapi, problem, sessions, tokens
+from elizacloud.api import agent_streams, agents, containers, health, openapi, problem, sessions, tickets, tokens
 from elizacloud.api.access_log import AccessLog
 from elizacloud.api.limits import BodyLimit
 from elizacloud.api.parts import ApiParts, known_query
 from elizacloud.api.readiness import Readiness
-from elizacloud.auth.issuing import Tokens
-from elizacloud.auth.login import Logins
-from elizacloud.model import utc_now
+from elizacloud.auth.credentials import Credentials
 from elizacloud.settings import Settings
 from elizacloud.store import Store
-from elizacloud.upstreams import Relays
 
 
 def create_app(
     lifecycle: Lifecycle,
+    credentials: Credentials,
     store: Store,
-    relays: Relays,
     settings: Settings,
     *,
     checks: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
-    now: Callable[[], datetime] = utc_now,
 ) -> FastAPI:
     """Everything of design section 3 but the relay.
 
     `checks` are what has to work for /readyz, by name, besides store, Headscale and runtime. Call `close_streams` before
     its server stops.
     """
-    issued = Tokens(store, relays, now)
     app = _whole_app()
     app.state.containers = lifecycle.containers
     app.state.parts = ApiParts(
         operations=lifecycle.operations,
-        tokens=issued,
-        logins=Logins(store, issued, now),
+        credentials=credentials,
         idempotency=store.idempotency,
         settings=settings,
         readiness=Readiness({**lifecycle.checks, **(checks or {})}),
@@ -74,7 +67,7 @@ def close_streams(app: FastAPI) -> None:
 
 def _whole_app() -> FastAPI:
     app = _app("elizacloud", openapi.DESCRIPTION)
-    for noun in (agents, agent_streams, tokens, sessions, containers, health):
+    for noun in (agents, agent_streams, tokens, tickets, sessions, containers, health):
         app.include_router(noun.router)
     app.include_router(containers.router, prefix="/api/v1")
     return app

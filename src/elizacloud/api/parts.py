@@ -16,8 +16,7 @@ from elizacloud.agents.operations import Operations
 from elizacloud.api.problem import shown_name
 from elizacloud.api.readiness import Readiness
 from elizacloud.auth.access import OWNER_HEADER, OWNER_ID_PATTERN, Action, acting_owner, check_action
-from elizacloud.auth.issuing import Tokens
-from elizacloud.auth.login import Logins
+from elizacloud.auth.credentials import Credentials
 from elizacloud.auth.tokens import parse_bearer
 from elizacloud.errors import Invalid, Unauthenticated
 from elizacloud.model import Principal
@@ -30,8 +29,7 @@ class ApiParts:
     """The operations behind the routes, and two things of the server itself."""
 
     operations: Operations
-    tokens: Tokens
-    logins: Logins
+    credentials: Credentials
     idempotency: Idempotency
     settings: Settings
     readiness: Readiness
@@ -54,7 +52,11 @@ def containers_of(request: Request) -> Containers:
 FromParts = Annotated[ApiParts, Depends(api_parts)]
 FromContainers = Annotated[Containers, Depends(containers_of)]
 
-_BEARER = HTTPBearer(auto_error=False, scheme_name="token", description="An API token: `Authorization: Bearer ec_…`")
+_BEARER = HTTPBearer(
+    auto_error=False,
+    scheme_name="token",
+    description="An API token, `Authorization: Bearer ec_…`, or a JWT of a trusted issuer, which acts for the owner it names.",
+)
 _CONTAINER_BEARER = HTTPBearer(
     auto_error=False,
     scheme_name="containerToken",
@@ -64,17 +66,17 @@ _CONTAINER_BEARER = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller that may manage, and the owner that it acts for."""
+    """An authenticated caller, and the owner that it acts for."""
 
     principal: Principal
     owner_id: str
 
 
 async def authenticated(request: Request, parts: FromParts, _: Annotated[object, Depends(_BEARER)]) -> Principal:
-    return await parts.tokens.authenticate(_authorization(request))
+    return await parts.credentials.callers.authenticate(_authorization(request))
 
 
-async def managing(
+async def reaching(
     principal: Annotated[Principal, Depends(authenticated)],
     elizacloud_owner: Annotated[
         str | None,
@@ -86,8 +88,12 @@ async def managing(
         ),
     ] = None,
 ) -> Caller:
-    check_action(principal, Action.MANAGE)
     return Caller(principal, acting_owner(principal, elizacloud_owner))
+
+
+async def managing(caller: Annotated[Caller, Depends(reaching)]) -> Caller:
+    check_action(caller.principal, Action.MANAGE)
+    return caller
 
 
 async def container_token(request: Request, _: Annotated[object, Depends(_CONTAINER_BEARER)]) -> SecretStr:
@@ -95,6 +101,9 @@ async def container_token(request: Request, _: Annotated[object, Depends(_CONTAI
 
 
 FromCaller = Annotated[Caller, Depends(managing)]
+"""One that may manage."""
+FromReaching = Annotated[Caller, Depends(reaching)]
+"""One that may only be allowed to reach agents, or a single one."""
 FromContainer = Annotated[SecretStr, Depends(container_token)]
 
 
@@ -106,6 +115,11 @@ def _authorization(request: Request) -> str | None:
             "cannot tell who is calling: the request has two Authorization headers", code="malformed_credential"
         )
     return values[0] if values else None
+
+
+def base_url(request: Request, parts: ApiParts) -> str:
+    """How the caller reaches the front door, without a slash at its end."""
+    return (parts.settings.public_url or str(request.base_url)).rstrip("/")
 
 
 def known_query(request: Request) -> None:

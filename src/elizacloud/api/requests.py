@@ -7,9 +7,9 @@ document says the same by patterns.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, SecretStr, Tag
 from pydantic.alias_generators import to_camel
 
 from elizacloud.agents.wishes import (
@@ -23,6 +23,8 @@ from elizacloud.agents.wishes import (
 from elizacloud.api.schemas import Wire
 from elizacloud.auth.access import OWNER_ID_PATTERN
 from elizacloud.auth.issuing import checked_token_name
+from elizacloud.auth.jwt import OUR_LIFETIME_SECONDS
+from elizacloud.auth.jwts import DEFAULT_SECONDS
 from elizacloud.errors import Invalid
 from elizacloud.model import AgentSpec, Scope, checked_agent_name
 
@@ -156,16 +158,37 @@ class ChangeAgent(Spec):
 class CreateAgentToken(Request):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "phone", "expiresInSeconds": 86400}]})
 
-    name: TokenName
+    kind: Literal["api"] = "api"
+    name: TokenName = "agent token"
     expires_in_seconds: float | None = Field(None, ge=1, le=10 * 366 * 86400)
 
 
 class CreateToken(CreateAgentToken):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "laptop", "scopes": ["owner"]}]})
 
+    name: TokenName
     scopes: list[Annotated[Scope, Field(strict=False)]] | None = Field(
         None, min_length=1, max_length=3, description="`owner` manages and reaches, `relay` only reaches."
     )
+
+
+class CreateJwt(Request):
+    """A short-lived token that is not stored: for a browser or another place that should hold nothing for long."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"kind": "jwt", "expiresInSeconds": 900}]})
+
+    kind: Literal["jwt"]
+    expires_in_seconds: float = Field(DEFAULT_SECONDS, ge=1, le=OUR_LIFETIME_SECONDS)
+
+
+def _kind_of(body: Any) -> str:
+    kind = body.get("kind", "api") if isinstance(body, dict) else getattr(body, "kind", "api")
+    return kind if isinstance(kind, str) else "?"
+
+
+_Jwt = Annotated[CreateJwt, Tag("jwt")]
+NewToken = Annotated[Annotated[CreateToken, Tag("api")] | _Jwt, Discriminator(_kind_of)]
+NewAgentToken = Annotated[Annotated[CreateAgentToken, Tag("api")] | _Jwt, Discriminator(_kind_of)]
 
 
 class Approval(Request):

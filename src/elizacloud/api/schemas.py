@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 
 from elizacloud.agents.messages import message
 from elizacloud.auth.issuing import Issued
+from elizacloud.auth.jwts import IssuedJwt
 from elizacloud.model import ApiToken, Event, Scope
 from elizacloud.states import State, Wanted
 from elizacloud.store import Record
@@ -139,7 +140,28 @@ class Token(Wire):
 
 
 class CreatedToken(Token):
+    kind: Literal["api", "jwt"] = Field(description="`jwt` is not stored, so that it is in no list.")
     token: str = Field(description="The token itself; shown this once.", examples=["ec_…"])
+
+
+class Ticket(Wire):
+    """Lets a browser in, once, without a token in its URL."""
+
+    ticket: str = Field(
+        description="For a WebSocket or an event stream at the agent's host, as the query parameter `elizacloud_ticket`.",
+        examples=["ect_…"],
+    )
+    url: str = Field(
+        description="Opened in a browser it begins a session and goes on to the agent's page; add `&next=/path` for another.",
+        examples=[f"https://{EXAMPLE_ID}.agents.example.com/.elizacloud/session?elizacloud_ticket=ect_…"],
+    )
+    expires_at: datetime = Field(description="Until then it can be redeemed.")
+
+
+class Jwks(Wire):
+    """RFC 7517: the public keys of our JWTs and of the assertions that agents get."""
+
+    keys: list[dict[str, str]]
 
 
 class TokenPage(Wire):
@@ -241,4 +263,18 @@ def token_fields(token: ApiToken) -> dict[str, Any]:
 
 
 def created_token_of(issued: Issued) -> CreatedToken:
-    return CreatedToken(**token_fields(issued.token), token=issued.value.get_secret_value())
+    return CreatedToken(**token_fields(issued.token), kind="api", token=issued.value.get_secret_value())
+
+
+def created_jwt_of(issued: IssuedJwt) -> CreatedToken:
+    return CreatedToken(
+        token_id=issued.id,
+        name="jwt",
+        owner_id=issued.owner_id,
+        scopes=[Scope.RELAY],
+        agent_id=issued.agent_id,
+        created_at=issued.created_at,
+        expires_at=issued.expires_at,
+        kind="jwt",
+        token=issued.value.get_secret_value(),
+    )

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import SecretStr
 
 from elizacloud.api.login_page import approval_page, approved_page
-from elizacloud.api.parts import FromCaller, FromParts
+from elizacloud.api.parts import FromCaller, FromParts, base_url
 from elizacloud.api.requests import Approval
 from elizacloud.api.schemas import CliSession
 from elizacloud.auth.access import Action, check_action
@@ -25,7 +25,7 @@ router = APIRouter(tags=["login"])
 @router.post("/api/auth/cli-session", status_code=201, response_model=CliSession, response_model_exclude_none=True)
 async def open_session(request: Request, response: Response, parts: FromParts) -> CliSession:
     """Begin a login. Poll with the session id; a person approves at browserUrl, where the user code is shown again."""
-    session_id, login = await parts.logins.open()
+    session_id, login = await parts.credentials.logins.open()
     response.headers["Cache-Control"] = "no-store"
     return _shown(request, parts, session_id, login)
 
@@ -37,13 +37,13 @@ async def poll_session(
     """How the login stands. The first call after the approval gets the token, and no other one does."""
     secret = SecretStr(session_id)
     response.headers["Cache-Control"] = "no-store"
-    return _shown(request, parts, secret, await parts.logins.poll(secret))
+    return _shown(request, parts, secret, await parts.credentials.logins.poll(secret))
 
 
 @router.post("/api/auth/cli-approval", status_code=204)
 async def approve_session(body: Approval, caller: FromCaller, parts: FromParts) -> None:
     """Approve the login with this user code, for the caller's owner."""
-    await parts.logins.approve(body.user_code, caller.principal, caller.owner_id)
+    await parts.credentials.logins.approve(body.user_code, caller.principal, caller.owner_id)
 
 
 @router.get("/login", response_class=HTMLResponse, include_in_schema=False)
@@ -64,19 +64,18 @@ async def submit_login(form: Annotated[dict[str, str], Depends(_form)], parts: F
     """The page's form. The token in it is what proves who approves: no cookie, so no other site can submit it."""
     code, token = form.get("code", "")[:_CODE_MAX], form.get("token", "").strip()
     try:
-        principal = await parts.tokens.authenticate(f"Bearer {token}")
+        principal = await parts.credentials.callers.authenticate(f"Bearer {token}")
         check_action(principal, Action.MANAGE)
-        await parts.logins.approve(code, principal, principal.owner_id)
+        await parts.credentials.logins.approve(code, principal, principal.owner_id)
     except Error as error:
         return approval_page(code, problem=str(error), status=error.status)
     return approved_page()
 
 
 def _shown(request: Request, parts: FromParts, session_id: SecretStr, login: Login) -> CliSession:
-    base = (parts.settings.public_url or str(request.base_url)).rstrip("/")
     return CliSession(
         session_id=session_id.get_secret_value(),
-        browser_url=f"{base}/login?{urlencode({'code': login.user_code})}",
+        browser_url=f"{base_url(request, parts)}/login?{urlencode({'code': login.user_code})}",
         user_code=login.user_code,
         status=login.status.value,
         expires_at=login.expires_at,

@@ -20,9 +20,9 @@ from elizacloud.api.app import close_streams, create_app, create_containers_app
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.http import served
 from elizacloud.app.running import Signals, run_until_signal
-from elizacloud.auth.issuing import known_token
+from elizacloud.auth.credentials import Credentials, issuer_name
 from elizacloud.auth.tokens import token_sha256
-from elizacloud.errors import HeadscaleUnavailable, Misconfigured, Unauthenticated
+from elizacloud.errors import HeadscaleUnavailable, Misconfigured, Unavailable
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.headscale.client import USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToken, Scope, utc_now
@@ -68,14 +68,19 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
         listener = _Listener()
         hub = Hub(f"{data.installation_id}-{epoch}", listener, check=store.ping)
         listener.lifecycle = lifecycle = Lifecycle(store, place, hub, settings)
+        issuer = issuer_name(settings.public_url, data.installation_id)
+        listener.credentials = credentials = Credentials(store, hub, settings, issuer=issuer)
         await lifecycle.prepare()
-        hub.load((), (), [known_token(token) for token in await store.tokens.list_live()])
+        await credentials.prepare()
+        hub.load((), (), await credentials.live_tokens())
         await lifecycle.tell_relays()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         working = tasks.create_task(_work(headscale, lifecycle), name="lifecycle")
         stack.callback(working.cancel)
+        renewing = tasks.create_task(credentials.run(), name="credentials")
+        stack.callback(renewing.cancel)
         await stack.enter_async_context(hub.serve(settings.link_socket or data.sockets / "link.sock"))
-        api = create_app(lifecycle, store, hub, settings, checks={"relay": lambda: _linked(hub)})
+        api = create_app(lifecycle, credentials, store, settings, checks={"relay": lambda: _linked(hub)})
         await stack.enter_async_context(served(api, socket=settings.api_socket or data.sockets / "api.sock"))
         stack.callback(close_streams, api)
         if settings.report_listen is not None:
@@ -145,10 +150,11 @@ def _headscale_of(settings: Settings) -> tuple[str, SecretStr]:
 
 
 class _Listener:
-    """Passes what relays see on to the agents' part, which is made after the hub."""
+    """Passes what relays see and ask on to the parts that know, which are made after the hub."""
 
     def __init__(self) -> None:
         self.lifecycle: Lifecycle | None = None
+        self.credentials: Credentials | None = None
 
     def peer_seen(self, peer: PeerSeen) -> None:
         if self.lifecycle is not None:
@@ -162,4 +168,6 @@ class _Listener:
         """Nothing depends on activity yet: agents are only paused when their owner says so."""
 
     async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption:
-        raise Unauthenticated("cannot take this ticket: it is unknown; ask for a new one", code="ticket_used")
+        if self.credentials is None:
+            raise Unavailable("cannot take this ticket: the control plane is starting; try again")
+        return await self.credentials.tickets.redeem(ticket_sha256, agent_id, session=session)

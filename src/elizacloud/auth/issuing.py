@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
-from elizacloud.auth.access import principal_of
-from elizacloud.auth.tokens import mint, parse_bearer, token_sha256
+from elizacloud.auth.tokens import mint
 from elizacloud.errors import Forbidden, Invalid, NotFound
 from elizacloud.model import ApiToken, Principal, Scope
 from elizacloud.store import Store
@@ -32,10 +31,6 @@ class Tokens:
         self._store = store
         self._relays = relays
         self._now = now
-
-    async def authenticate(self, authorization: str | None) -> Principal:
-        """Who sent this Authorization header; raises Unauthenticated."""
-        return principal_of(await self._store.tokens.by_sha256(token_sha256(parse_bearer(authorization))), self._now())
 
     async def issue(
         self,
@@ -88,7 +83,16 @@ class Tokens:
 
 def known_token(token: ApiToken) -> KnownToken:
     """What a relay has to know of it."""
-    return KnownToken(token.id, token.sha256, token.owner_id, token.scopes, token.agent_id, token.expires_at)
+    return KnownToken(
+        token.id,
+        token.sha256,
+        token.owner_id,
+        token.scopes,
+        token.agent_id,
+        token.expires_at,
+        token.kind,
+        token.parent_id,
+    )
 
 
 def checked_token_name(name: str) -> str:

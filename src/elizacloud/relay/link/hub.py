@@ -15,6 +15,7 @@ import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,6 +44,8 @@ logger = structlog.get_logger()
 LEAVING = frozenset({"deleting", "tombstone", "gone"})
 """States whose description a withdrawal takes away too; any other one stays, so that callers learn why they must wait."""
 
+_MAX_FORGOTTEN = 10_000
+"""Expired tokens in one change; the rest goes with the next one."""
 _MAX_REDEEMING = 64
 """Tickets that are looked up at one time: anyone can send one, and the database is for others too."""
 
@@ -139,6 +142,10 @@ class Hub:
 
     def revoke_token(self, token_id: str) -> None:
         self._tell(revoked_tokens=(token_id,))
+
+    def forget_expired(self, now: datetime) -> None:
+        if expired := self._table.expired_tokens(now):
+            self._tell(revoked_tokens=expired[:_MAX_FORGOTTEN])
 
     def trust(self, issuers: Iterable[KnownIssuer], assertion_key: AssertionKey | None) -> None:
         self._tell(issuers=tuple(issuers), assertion_key=assertion_key)
