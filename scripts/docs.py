@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from bench.relay import table
 
 from elizacloud import errors
 from elizacloud.cli.root import app
@@ -114,12 +115,13 @@ def with_block(page: str, name: str, content: str) -> str:
 
 
 def expected() -> dict[Path, str]:
-    architecture = ROOT / "ARCHITECTURE.md"
+    architecture, readme = ROOT / "ARCHITECTURE.md", ROOT / "README.md"
     return {
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "docs" / "errors.md": errors_page(),
         ROOT / "docs" / "metrics.md": metrics_page(),
         architecture: with_block(architecture.read_text(), "states", state_diagram()),
+        readme: with_block(readme.read_text(), table.MARK, table.readme_block()),
     }
 
 

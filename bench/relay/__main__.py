@@ -19,9 +19,10 @@ from rich.console import Console
 
 from bench import netns
 from bench.relay import loopback, table, tools, tun, userspace
-from bench.relay.figures import CONNECTIONS, Part, to_json
+from bench.relay.figures import CONNECTIONS, Part
 from bench.relay.programs import Cores, Outside, Programs, choose_cores
 from bench.relay.rounds import Meter, Plan
+from bench.relay.saved import to_json
 from elizacloud.errors import Error
 from elizacloud.log import configure_logging
 

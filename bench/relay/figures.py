@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 OURS = "elizacloud"
 BARE = "bare LocalAPI dial client"
@@ -98,11 +97,15 @@ TARGETS: Mapping[tuple[str, str], Target] = {
 """Section "what good is measured by" of the design, first four rows."""
 
 
+RATE, P50, P99, BODY = "requests/s", "p50", "p99", "large body"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One comparison of ours with another: `text` is the ratio, `target` what it should be, `reached` None without one."""
 
-    what: str
+    kind: str
+    connections: int | None
     text: str
     target: str
     reached: bool | None
@@ -117,80 +120,24 @@ def verdicts(part: str, ours: Result, other: Result) -> list[Verdict]:
         if mine is None or theirs is None:
             continue
         rate = mine.requests_per_second / theirs.requests_per_second
-        found.append(_at_least(f"requests/s at {connections}", rate, target.rate.get(connections)))
+        found.append(_at_least(RATE, connections, rate, target.rate.get(connections)))
         p99 = mine.p99_seconds / theirs.p99_seconds
-        found.append(_at_most(f"p99 at {connections}", p99, target.p99))
+        found.append(_at_most(P99, connections, p99, target.p99))
         if target.added_p50_seconds is not None and connections == 1:
             added = mine.p50_seconds - theirs.p50_seconds
             wanted = target.added_p50_seconds
             text = f"+{added * 1e3:.2f} ms"
-            found.append(Verdict("p50 at 1", text, f"<= +{wanted * 1e3:.2f} ms", added <= wanted))
+            found.append(Verdict(P50, connections, text, f"<= +{wanted * 1e3:.2f} ms", added <= wanted))
     if ours.body is not None and other.body is not None:
-        found.append(_at_least("large body", ours.body / other.body, target.body))
+        found.append(_at_least(BODY, None, ours.body / other.body, target.body))
     return found
 
 
-def _at_least(what: str, ratio: float, wanted: float | None) -> Verdict:
-    if wanted is None:
-        return Verdict(what, f"{ratio:.2f} x", "", None)
-    return Verdict(what, f"{ratio:.2f} x", f">= {wanted:g} x", ratio >= wanted)
+def _at_least(kind: str, connections: int | None, ratio: float, wanted: float | None) -> Verdict:
+    reached = None if wanted is None else ratio >= wanted
+    return Verdict(kind, connections, f"{ratio:.2f} x", "" if wanted is None else f">= {wanted:g} x", reached)
 
 
-def _at_most(what: str, ratio: float, wanted: float | None) -> Verdict:
-    if wanted is None:
-        return Verdict(what, f"{ratio:.2f} x", "", None)
-    return Verdict(what, f"{ratio:.2f} x", f"<= {wanted:g} x", ratio <= wanted)
-
-
-def to_json(parts: Sequence[Part], facts: Mapping[str, str]) -> dict[str, Any]:
-    return {"facts": dict(facts), "parts": [_part_to_json(part) for part in parts]}
-
-
-def _part_to_json(part: Part) -> dict[str, Any]:
-    results = [
-        {
-            "name": result.name,
-            "version": result.version,
-            "rounds": {
-                str(connections): [
-                    {
-                        "requestsPerSecond": round(each.requests_per_second, 1),
-                        "p50Seconds": each.p50_seconds,
-                        "p99Seconds": each.p99_seconds,
-                        "cpuSecondsPerRequest": round(each.cpu_seconds, 9),
-                    }
-                    for each in rounds
-                ]
-                for connections, rounds in result.rounds.items()
-            },
-            "bodyBytesPerSecond": [round(each) for each in result.body_bytes_per_second],
-            "failures": result.failures,
-        }
-        for result in part.results
-    ]
-    return {"name": part.name, "over": part.over, "results": results, "missing": part.missing}
-
-
-def from_json(saved: Mapping[str, Any]) -> tuple[list[Part], dict[str, str]]:
-    """What `to_json` made."""
-    return [_part_from_json(part) for part in saved["parts"]], dict(saved["facts"])
-
-
-def _part_from_json(saved: Mapping[str, Any]) -> Part:
-    results = [
-        Result(
-            each["name"],
-            each["version"],
-            {
-                int(connections): [
-                    Figures(one["requestsPerSecond"], one["p50Seconds"], one["p99Seconds"], one["cpuSecondsPerRequest"])
-                    for one in rounds
-                ]
-                for connections, rounds in each["rounds"].items()
-            },
-            each["bodyBytesPerSecond"],
-            each["failures"],
-        )
-        for each in saved["results"]
-    ]
-    return Part(saved["name"], results, dict(saved["missing"]), saved["over"])
+def _at_most(kind: str, connections: int | None, ratio: float, wanted: float | None) -> Verdict:
+    reached = None if wanted is None else ratio <= wanted
+    return Verdict(kind, connections, f"{ratio:.2f} x", "" if wanted is None else f"<= {wanted:g} x", reached)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.relay.figures import CONNECTIONS, OURS, TARGETS, Figures, Part, Result, Target, Verdict, from_json, verdicts
+from bench.relay.figures import BODY, CONNECTIONS, P50, P99, RATE, Figures, Part, Result, Verdict, verdicts
+from bench.relay.saved import from_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 SAVED = RESULTS / "relay.json"
@@ -26,7 +27,7 @@ _DETAIL = (
     "target",
     "reached",
 )
-_SHORT = ("", "relay", "requests/s", "p99 ms", "CPU us", "MB/s", "ours beside it", "not reached")
+_SHORT = ("", "relay", "requests/s", "p99 ms", "CPU us", "MB/s", "ours / theirs", "target", "not reached")
 
 
 def detail(part: Part) -> list[tuple[str, ...]]:
@@ -35,20 +36,20 @@ def detail(part: Part) -> list[tuple[str, ...]]:
     for connections in sorted({each for result in part.results for each in result.rounds}):
         for result in part.results:
             if (figures := result.median(connections)) is not None:
-                found = _compared(part, result, f"at {connections}")
+                found = [each for each in _compared(part, result) if each.connections == connections]
                 rows.append((result.name, str(connections), *_figures(figures), *_verdict_cells(found)))
     for result in part.results:
         if result.body is not None:
             speed = f"{result.body / 1e6:,.0f} MB/s"
-            found = _compared(part, result, "large body")
+            found = [each for each in _compared(part, result) if each.kind == BODY]
             rows.append((result.name, "large body", speed, "", "", "", *_verdict_cells(found)))
     return rows
 
 
-def _compared(part: Part, result: Result, ending: str) -> list[Verdict]:
+def _compared(part: Part, result: Result) -> list[Verdict]:
     if part.ours is None or result is part.ours:
         return []
-    return [each for each in verdicts(part.name, part.ours, result) if each.what.endswith(ending)]
+    return verdicts(part.name, part.ours, result)
 
 
 def _figures(figures: Figures) -> tuple[str, ...]:
@@ -62,10 +63,10 @@ def _figures(figures: Figures) -> tuple[str, ...]:
 
 
 def _verdict_cells(found: Sequence[Verdict]) -> tuple[str, str, str, str]:
-    rate = ", ".join(each.text for each in found if not each.what.startswith("p99"))
-    p99 = "".join(each.text for each in found if each.what.startswith("p99"))
+    rate = ", ".join(each.text for each in found if each.kind != P99)
+    p99 = "".join(each.text for each in found if each.kind == P99)
     aimed = [each for each in found if each.reached is not None]
-    targets = ", ".join(f"p99 {each.target}" if each.what.startswith("p99") else each.target for each in aimed)
+    targets = ", ".join(f"p99 {each.target}" if each.kind == P99 else each.target for each in aimed)
     missed = [each for each in aimed if not each.reached]
     return rate, p99, targets, "" if not aimed else "no" if missed else "yes"
 
@@ -85,37 +86,43 @@ def short(parts: Sequence[Part]) -> list[tuple[str, ...]]:
             rows.append((label, result.name, rates, p99s, cpu, body, *_beside(part, result)))
             label = ""
         for name in part.missing:
-            rows.append((label, name, "missing", "", "", "", "", ""))
+            rows.append((label, name, "missing", *[""] * 6))
             label = ""
     return rows
 
 
-def _beside(part: Part, result: Result) -> tuple[str, str]:
-    found = _compared(part, result, "")
-    rates = [each for each in found if each.what.startswith("requests/s")]
+def _beside(part: Part, result: Result) -> tuple[str, str, str]:
+    """The ratios, their targets, and which of these are not reached; nothing for ours and for what has no target."""
+    found = _compared(part, result)
+    rates = [each for each in found if each.kind == RATE]
     if not rates:
-        return "", ""
-    target = TARGETS.get((part.name, result.name), Target({}))
-    text = f"{_joined(each.text.removesuffix(' x') for each in rates)} x"
-    text += f" (target {_target_text(target)})" if target.rate else ""
-    missed = [each for each in found if each.reached is False]
-    why = ", ".join(f"{each.what}: {each.text}, target {each.target}" for each in missed)
-    return text, why or ("" if not target.rate else "all reached")
+        return "", "", ""
+    aimed = {each.kind for each in found if each.reached is not None}
+    shown = [kind for kind in (RATE, P50, P99, BODY) if kind in aimed or kind == RATE]
+    ratios = "; ".join(_ratios([each for each in found if each.kind == kind]) for kind in shown)
+    if not aimed:
+        return ratios, "", ""
+    targets = "; ".join(_ratios([each for each in found if each.kind == kind], targets=True) for kind in shown)
+    missed = "; ".join(
+        _named(kind, [each for each in found if each.kind == kind and each.reached is False]) for kind in shown
+    )
+    return ratios, targets, missed.strip("; ") or "all reached"
 
 
-def _target_text(target: Target) -> str:
-    values = set(target.rate.values())
-    rate = f"{values.pop():g}" if len(values) == 1 else _joined(f"{each:g}" for each in target.rate.values())
-    if set(target.rate) != set(CONNECTIONS):
-        rate += f" at {' / '.join(str(each) for each in target.rate)}"
-    parts = [f"{rate} x"]
-    if target.p99 is not None:
-        parts.append(f"p99 {target.p99:g} x")
-    if target.added_p50_seconds is not None:
-        parts.append(f"p50 +{target.added_p50_seconds * 1e3:g} ms")
-    if target.body is not None:
-        parts.append(f"body {target.body:g} x")
-    return ", ".join(parts)
+def _ratios(found: Sequence[Verdict], *, targets: bool = False) -> str:
+    """`1.1 / 2.0 x p99`: a kind's ratios at each number of connections, or its targets, said once when all are the same."""
+    texts = [(each.target or "-") if targets else each.text for each in found]
+    numbers = [text.removesuffix(" x") for text in texts]
+    if targets and len(set(numbers)) == 1:
+        numbers = numbers[:1]
+    unit = "" if found[0].kind == P50 else " x"
+    return f"{' / '.join(numbers)}{unit} {found[0].kind}"
+
+
+def _named(kind: str, missed: Sequence[Verdict]) -> str:
+    if not missed:
+        return ""
+    return kind if kind in (BODY, P50) else f"{kind} at {', '.join(str(each.connections) for each in missed)}"
 
 
 def _joined(values: Iterable[str]) -> str:
@@ -170,9 +177,11 @@ def full_markdown(parts: Sequence[Part], facts: Mapping[str, str]) -> str:
 
 def readme_block() -> str:
     """What README.md has between its marks: the last saved run."""
+    if not SAVED.exists():
+        return ""
     parts, facts = from_json(json.loads(SAVED.read_text()))
-    ours = "ours" if not any(part.ours for part in parts) else OURS
-    return f"\n`make bench-relay`, {ours} beside the field:\n\n{short_markdown(parts, facts)}\n"
+    said = "`make bench-relay` measures the relay beside the field, in one run, and says where it falls short of its target:"
+    return f"{said}\n\n{short_markdown(parts, facts)}\n"
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
