@@ -64,8 +64,8 @@ class AccessLog:
         self._lines: list[str] = []
         self._dropped = 0
         self._some = asyncio.Event()
-        self._milliseconds = -1
-        self._now_text = ""
+        self._second = -1
+        self._second_text = ""
 
     def add(
         self, request: Request, status: int, outcome: str, upstream: str, bytes_in: int = 0, bytes_out: int = 0
@@ -76,11 +76,11 @@ class AccessLog:
         if len(self._lines) >= _MOST_LINES:
             self._dropped += 1
             return
-        head = request.head
         seconds = perf_counter() - request.began_at
         self._lines.append(
             f'{{"timestamp":"{self._now()}","event":"request","id":"{request.id}",'
-            f'"trace":"{request.trace_id}","client":"{request.client}",{_logged(head)},"status":{status},"outcome":"{outcome}","upstream":"{upstream}",'
+            f'"trace":"{request.trace_id}","client":"{request.client}",{_logged(request.head)},'
+            f'"status":{status},"outcome":"{outcome}","upstream":"{upstream}",'
             f'"agent":{quoted(request.agent_id)},"owner":{quoted(request.owner_id)},'
             f'"seconds":{seconds:.6f},"bytes_in":{bytes_in},"bytes_out":{bytes_out}}}\n'
         )
@@ -107,9 +107,9 @@ class AccessLog:
         return "".join(lines)
 
     def _now(self) -> str:
-        milliseconds = int(self._clock() * 1000)
-        if milliseconds != self._milliseconds:
-            self._milliseconds = milliseconds
-            second = time.gmtime(milliseconds // 1000)
-            self._now_text = f"{time.strftime('%Y-%m-%dT%H:%M:%S', second)}.{milliseconds % 1000:03}Z"
-        return self._now_text
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._second_text}.{int((now - second) * 1000):03}Z"

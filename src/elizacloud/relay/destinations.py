@@ -8,7 +8,6 @@ from elizacloud.relay.access import Ticket
 from elizacloud.relay.destination import Destination, ToAgentDestination, ToAgents, ToApiDestination
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import Fronts, ToAgent, ToOwn
-from elizacloud.relay.http1.head import value_of
 from elizacloud.relay.own import ToOwnDestination
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.session import Sessions
@@ -41,7 +40,7 @@ class Destinations:
         except Unauthenticated as error:
             raise self._sessions.invite(error, front, request) from error
         request.agent_id = front.agent_id
-        offered = value_of(request.head.fields, subprotocols.HEADER)
+        offered = subprotocols.offered_by(request.head)
         if offered is not None:
             request.head = subprotocols.without_ours(request.head)
         if isinstance(caller, Ticket):

@@ -95,8 +95,8 @@ class Reach:
         self._pools: dict[PoolKey, AgentPool] = {}
         self._current: dict[str, AgentPool] = {}
         """For each agent: the pool that was used last."""
-        self._in_flight: Counter[str] = Counter()
-        self._begun: Counter[str] = Counter()
+        self._in_flight: dict[str, int] = {}
+        self._begun: dict[str, int] = {}
         """Requests since the last report."""
         self._held: Counter[str] = Counter()
         self._woken: set[str] = set()
@@ -310,14 +310,15 @@ class Reach:
 
     def take_activity(self) -> list[tuple[str, int, int]]:
         """For each agent in use: its id, requests since the last call, and how many are in flight now."""
-        begun, self._begun = self._begun, Counter()
-        return [(agent_id, begun[agent_id], self._in_flight[agent_id]) for agent_id in begun | self._in_flight]
+        begun, self._begun = self._begun, {}
+        now = self._in_flight
+        return [(agent_id, begun.get(agent_id, 0), now.get(agent_id, 0)) for agent_id in begun | now]
 
     async def drained(self, agent_id: str, *, within_seconds: float) -> bool:
         """True when nothing of the agent is in flight, False when that took too long."""
         try:
             async with asyncio.timeout(within_seconds):
-                while self._in_flight[agent_id]:
+                while agent_id in self._in_flight:
                     await self._next_news()
         except TimeoutError:
             return False

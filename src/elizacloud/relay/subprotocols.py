@@ -7,12 +7,18 @@ server selects none of what was offered, so when the agent selects nothing the a
 from __future__ import annotations
 
 from elizacloud.errors import Unauthenticated
-from elizacloud.relay.http1.head import AnswerHead, RequestHead
+from elizacloud.relay.http1.head import AnswerHead, RequestHead, kept_with_head, value_of
 
 HEADER = b"sec-websocket-protocol"
 _OURS = b"elizacloud"
 _BEARER = b"elizacloud.bearer."
 _SELECTED = b"Sec-WebSocket-Protocol: elizacloud\r\n"
+
+
+@kept_with_head
+def offered_by(head: RequestHead) -> bytes | None:
+    """The list of subprotocols."""
+    return value_of(head.fields, HEADER)
 
 
 def token_of(offered: bytes) -> str | None:
