@@ -1,0 +1,25 @@
+"""The Docker runtime: an agent's unmodified image beside a sidecar of ours that holds its tailscaled.
+
+The sidecar (container/Dockerfile.sidecar) brings a network and a process namespace, and the agent's container shares
+both. So the agent is reached through the tailnet on its own loopback and needs no open port, its orphans are reaped by
+the sidecar's first process, and it ends when the sidecar ends: the kernel sees to that, with no help from us.
+
+    runtime.py     DockerRuntime: the calls of runtime/protocol.py
+    units.py       find units by label, see them, end them
+    watching.py    every change, out of Docker's events
+    making.py      make volumes, network and containers
+    unit.py        what two containers are together: one instance (pure)
+    configs.py     how the two containers are made, and how they are confined (pure)
+    handed.py      the files that are handed over on the volumes (pure)
+    labels.py      labels, names and refs (pure)
+    images.py      which image is run: allowed, pulled, pinned by its id
+    logs.py        a container's output, line by line
+    sidecar.py     the build context of the sidecar's image
+    engine.py      the Engine API by aiodocker: deadlines, errors as ours
+"""
+
+from elizacloud.runtime.docker.configs import DockerOptions
+from elizacloud.runtime.docker.images import PullPolicy
+from elizacloud.runtime.docker.runtime import DockerRuntime
+
+__all__ = ["DockerOptions", "DockerRuntime", "PullPolicy"]

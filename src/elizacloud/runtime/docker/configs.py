@@ -1,0 +1,234 @@
+"""How the two containers of a unit are made and confined, as the Engine API takes it. Pure.
+
+No capability, no new privileges, the default seccomp profile, a read-only root with two tmpfs and the volumes, limits on
+processes, memory and CPU, a bridge without traffic between containers, no published port, a log that is rotated.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from elizacloud.errors import RuntimeRefused
+from elizacloud.model import AGENT_PORT
+from elizacloud.runtime.docker.handed import (
+    AUTH_KEY,
+    BUSY_TOKEN,
+    CONFIG,
+    JOIN_TOKEN,
+    NODE_DIRECTORY,
+    OUR_SECRETS,
+    OWNERS_SECRETS,
+    SIDECAR_UID,
+    STATE_DIRECTORY,
+    TOOLS_DIRECTORY,
+)
+from elizacloud.runtime.docker.images import Image, PullPolicy
+from elizacloud.runtime.docker.labels import Keeps, Key, Role, name_of, network_name, written
+from elizacloud.runtime.environment import Listen, Places, agent_environment
+from elizacloud.runtime.protocol import InstanceSecrets, InstanceSpec
+
+SHELL = f"{TOOLS_DIRECTORY}/busybox"
+WITH_SECRETS = f'. {OWNERS_SECRETS}; . {OUR_SECRETS}; exec "$@"'
+"""What the agent's container does first: secrets become variables inside of it, where `docker inspect` does not look."""
+
+TMPFS = {"/tmp": "rw,nosuid,nodev,mode=1777,size=64m", "/run": "rw,nosuid,nodev,mode=1777,size=16m"}
+LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+
+SIDECAR_MEMORY_BYTES = 256 * 1024**2
+SIDECAR_PIDS = 64
+MEMORY_LEAST_BYTES = 16 * 1024**2
+_LIMITS = frozenset({"memoryBytes", "cpus", "pids"})
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TOKENS = ("MILADY_API_TOKEN", "ELIZA_API_TOKEN")
+_NO_SECRETS = InstanceSecrets(None, SecretStr(""), SecretStr(""), SecretStr(""))
+
+
+@dataclass(frozen=True, slots=True)
+class DockerOptions:
+    """What an operator chooses for one Docker host."""
+
+    sidecar_image: str
+    agent_image: str
+    """For agents whose owner names none."""
+    images_allowed: tuple[str, ...] = ("*",)
+    """Patterns of the images that owners may name."""
+    pull_policy: PullPolicy = PullPolicy.MISSING
+    memory_bytes: int = 1024**3
+    cpus: float = 1.0
+    pids: int = 256
+    """What an agent gets unless its owner asks for less or more, and the most that an owner may ask for: `most_*`."""
+    most_memory_bytes: int = 8 * 1024**3
+    most_cpus: float = 4.0
+    most_pids: int = 4096
+    tailscaled_memory_limit: str = "64MiB"
+    """GOMEMLIMIT of each tailscaled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    memory_bytes: int
+    cpus: float
+    pids: int
+
+    def as_host_config(self) -> dict[str, Any]:
+        return {
+            "Memory": self.memory_bytes,
+            "MemorySwap": self.memory_bytes,  # the sum of both: no swap
+            "NanoCpus": int(self.cpus * 1_000_000_000),
+            "PidsLimit": self.pids,
+        }
+
+
+def limits_of(resources: Mapping[str, Any], options: DockerOptions) -> Limits:
+    """Raises RuntimeRefused `bad_resources` for a limit that is unknown, no number, or beyond what the operator allows."""
+    if unknown := sorted(set(resources) - _LIMITS):
+        raise _bad(f"{unknown[0][:40]!r} is not one of {', '.join(sorted(_LIMITS))}")
+
+    def limit(name: str, default: float, least: float, most: float) -> float:
+        value = resources.get(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise _bad(f"{name} has to be a number from {least:g} to {most:g}")
+        return value
+
+    return Limits(
+        int(limit("memoryBytes", options.memory_bytes, MEMORY_LEAST_BYTES, options.most_memory_bytes)),
+        limit("cpus", options.cpus, 0.01, options.most_cpus),
+        int(limit("pids", options.pids, 1, options.most_pids)),
+    )
+
+
+def sidecar_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> dict[str, Any]:
+    key = (spec.labels.agent_id, spec.labels.generation)
+    environment = {
+        "HEADSCALE_URL": spec.join_url,
+        "HEADSCALE_AUTH_KEY": f"file:{AUTH_KEY}",
+        "CONTAINER_ID": spec.labels.agent_id,
+        "TS_HOSTNAME": spec.hostname,
+        "TS_STATE_DIR": NODE_DIRECTORY,
+        "TS_SOCKET": "/run/tailscale/tailscaled.sock",
+        "ELIZACLOUD_JOIN_TOKEN": f"file:{JOIN_TOKEN}",
+        "ELIZACLOUD_AGENT_PORT": str(spec.agent.port or AGENT_PORT),
+        "ELIZACLOUD_GOMEMLIMIT": options.tailscaled_memory_limit,
+        "ELIZACLOUD_TAILSCALED_LOG": "-",
+    }
+    if spec.report_url:
+        environment["ELIZACLOUD_API_URL"] = spec.report_url
+    return {
+        "Image": image.id,
+        "User": f"{SIDECAR_UID}:{SIDECAR_UID}",
+        "Hostname": spec.hostname,
+        "Env": _listed(environment),
+        "Labels": written(spec.labels, Role.TAILNET),
+        "HostConfig": {
+            **_confined(Limits(SIDECAR_MEMORY_BYTES, 1.0, SIDECAR_PIDS)),
+            "NetworkMode": network_name(spec.labels.installation_id),
+            "Mounts": [_mount(key, Keeps.NODE, NODE_DIRECTORY), _mount(key, Keeps.TOOLS, TOOLS_DIRECTORY)],
+        },
+    }
+
+
+def agent_config(spec: InstanceSpec, image: Image, options: DockerOptions, *, sidecar_id: str) -> dict[str, Any]:
+    """Raises RuntimeRefused for what cannot be run: `no_command`, `image_user`, `bad_resources`."""
+    key = (spec.labels.agent_id, spec.labels.generation)
+    if image.user.partition(":")[0] == str(SIDECAR_UID):
+        raise RuntimeRefused(
+            f"cannot run {image.name}: its user is the sidecar's own, {SIDECAR_UID}", code="image_user"
+        )
+    return {
+        "Image": image.id,
+        "Env": _listed(public_environment(spec, image)),
+        "Labels": written(spec.labels, Role.AGENT),
+        "Entrypoint": [SHELL, "sh", "-c", WITH_SECRETS, "sh"],
+        "Cmd": list(command_of(spec, image)),
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            **_confined(limits_of(spec.agent.resources, options)),
+            "NetworkMode": f"container:{sidecar_id}",
+            "PidMode": f"container:{sidecar_id}",
+            "Mounts": [
+                _mount(key, Keeps.STATE, STATE_DIRECTORY),
+                _mount(key, Keeps.TOOLS, TOOLS_DIRECTORY) | {"ReadOnly": True},
+            ],
+        },
+    }
+
+
+def command_of(spec: InstanceSpec, image: Image) -> tuple[str, ...]:
+    """The owner's command, else the image's own. Raises RuntimeRefused when there is neither."""
+    command = spec.agent.command or (*image.entrypoint, *image.command)
+    if not command:
+        raise RuntimeRefused(
+            f"cannot run {image.name}: it has no command of its own; give the agent one", code="no_command"
+        )
+    return command
+
+
+def public_environment(spec: InstanceSpec, image: Image) -> dict[str, str]:
+    """What `docker inspect` may show: everything but the owner's secrets and our tokens.
+
+    The join token is the sidecar's alone.
+    """
+    hidden = {*spec.agent.secrets, *_TOKENS, "ELIZACLOUD_JOIN_TOKEN"}
+    return {name: value for name, value in _environment(spec, _NO_SECRETS, image).items() if name not in hidden}
+
+
+def owners_secrets(spec: InstanceSpec) -> dict[str, str]:
+    """The owner's secret variables, without names that are ours."""
+    image = Image("", "")
+    allowed = _environment(spec, _NO_SECRETS, image)
+    values = {name: secret.get_secret_value() for name, secret in spec.agent.secrets.items()}
+    for name in values:
+        if _VARIABLE.fullmatch(name) is None:
+            raise RuntimeRefused("cannot set a secret: its name is no name of a shell's variable", code="bad_secret")
+    return {name: value for name, value in values.items() if allowed.get(name) == value}
+
+
+def our_secrets(secrets: InstanceSecrets) -> dict[str, str]:
+    return dict.fromkeys(_TOKENS, secrets.agent_token.get_secret_value())
+
+
+def places() -> Places:
+    state = Path(STATE_DIRECTORY)
+    return Places(
+        home=state / "home",
+        state=state / "state",
+        config=Path(CONFIG),
+        join_token=Path(JOIN_TOKEN),
+        busy_token=Path(BUSY_TOKEN),
+    )
+
+
+def _environment(spec: InstanceSpec, secrets: InstanceSecrets, image: Image) -> dict[str, str]:
+    listen = Listen(port=spec.agent.port or AGENT_PORT)
+    environment, _refused = agent_environment(spec, secrets, places(), listen, image.environment)
+    return environment
+
+
+def _confined(limits: Limits) -> dict[str, Any]:
+    return {
+        **limits.as_host_config(),
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges"],
+        "ReadonlyRootfs": True,
+        "Tmpfs": TMPFS,
+        "LogConfig": LOG,
+        "RestartPolicy": {"Name": "no"},
+    }
+
+
+def _mount(key: Key, keeps: Keeps, target: str) -> dict[str, Any]:
+    return {"Type": "volume", "Source": name_of(key, keeps), "Target": target}
+
+
+def _listed(environment: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in environment.items()]
+
+
+def _bad(why: str) -> RuntimeRefused:
+    return RuntimeRefused(f"cannot limit the agent: {why}", code="bad_resources")

@@ -1,0 +1,88 @@
+"""The Docker Engine API by aiodocker: a deadline on every call, and its errors as ours, mapped here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+
+import aiohttp
+from aiodocker import Docker
+from aiodocker.exceptions import DockerError
+
+from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
+
+CALL_SECONDS = 30.0
+CONFLICT = "docker_conflict"
+_UNREACHABLE = 900  # aiodocker's own, beside HTTP's
+
+
+class Engine:
+    """One Docker, at a URL such as unix:///var/run/docker.sock. Made without I/O; `close` when done."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._docker: Docker | None = None
+
+    @asynccontextmanager
+    async def asked(self, what: str, *, within_seconds: float = CALL_SECONDS) -> AsyncIterator[Docker]:
+        """Calls that are answered soon. `what` completes "cannot ...".
+
+        Raises NotFound, RuntimeRefused (`docker_conflict` for what exists already) and RuntimeUnavailable.
+        """
+        if self._docker is None:
+            self._docker = Docker(self.url)
+        with self._as_ours(what):
+            async with asyncio.timeout(within_seconds):
+                yield self._docker
+
+    @asynccontextmanager
+    async def streaming(self, what: str) -> AsyncIterator[Docker]:
+        """A connection of its own, for an answer without an end; closing it is the only way to stop one."""
+        docker = Docker(self.url)
+        try:
+            with self._as_ours(what):
+                yield docker
+        finally:
+            await docker.close()
+
+    async def has_file(self, container_id: str, path: str) -> bool:
+        """Whether a container, running or not, has something at this path."""
+        try:
+            async with self.asked("look into the instance") as docker:
+                call = docker._query(f"containers/{container_id}/archive", method="HEAD", params={"path": path})
+                async with call:
+                    return True
+        except (NotFound, ValueError):  # aiodocker reads an error's JSON, which an answer to HEAD does not have
+            return False
+
+    async def close(self) -> None:
+        if self._docker is not None:
+            await self._docker.close()
+
+    @contextmanager
+    def _as_ours(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except DockerError as error:
+            if error.status == 404:
+                raise NotFound(f"cannot {what}: {error.message}") from error
+            if error.status in (_UNREACHABLE, 503):
+                raise self._unavailable(what, error.message) from error
+            code = CONFLICT if error.status == 409 else None
+            raise RuntimeRefused(f"cannot {what}: Docker says: {error.message}", code=code) from error
+        except TimeoutError as error:
+            raise self._unavailable(what, "it did not answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(what, str(error) or type(error).__name__) from error
+
+    def _unavailable(self, what: str, why: str) -> RuntimeUnavailable:
+        return RuntimeUnavailable(f"cannot {what}: Docker at {self.url} cannot be reached: {why}; is it running?")
+
+
+def unix_time(moment: str) -> str:
+    """Docker's RFC 3339 with nanoseconds as the seconds that it wants to be asked with, to the nanosecond."""
+    seconds, _, fraction = moment.removesuffix("Z").partition(".")
+    whole = datetime.fromisoformat(f"{seconds}+00:00").timestamp()
+    return f"{whole:.0f}.{fraction or 0}"

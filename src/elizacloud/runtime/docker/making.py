@@ -1,0 +1,120 @@
+"""Make what a unit is made of, and hand its files over. Every call may be repeated after a crash in the middle of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from elizacloud.errors import NotFound, RuntimeRefused
+from elizacloud.runtime.docker.configs import DockerOptions, agent_config, owners_secrets, sidecar_config
+from elizacloud.runtime.docker.engine import CONFLICT, Engine
+from elizacloud.runtime.docker.handed import STATE_DIRECTORY, Entry, archive, at_creation
+from elizacloud.runtime.docker.images import Images
+from elizacloud.runtime.docker.labels import (
+    INSTALLATION,
+    Keeps,
+    Key,
+    Role,
+    name_of,
+    network_name,
+    written_for_volume,
+)
+from elizacloud.runtime.docker.unit import Container
+from elizacloud.runtime.protocol import InstanceSpec, Labels
+
+
+class Maker:
+    def __init__(self, engine: Engine, images: Images, options: DockerOptions) -> None:
+        self._engine = engine
+        self._images = images
+        self._options = options
+        self._networks = asyncio.Lock()
+
+    async def make(self, spec: InstanceSpec) -> None:
+        """Volumes and both containers, not started. None of the containers may be there."""
+        labels, options = spec.labels, self._options
+        key = (labels.agent_id, labels.generation)
+        sidecar_image = await self._images.get(options.sidecar_image)
+        allowed = (*options.images_allowed, options.agent_image)
+        agent_image = await self._images.get(spec.agent.image or options.agent_image, allowed=allowed)
+        agent_config(spec, agent_image, options, sidecar_id="")  # refuses before anything is made
+        await self._network(labels.installation_id)
+        await self._volumes(labels, key)
+        sidecar = sidecar_config(spec, sidecar_image, options)
+        sidecar_id = await self._container(sidecar, name_of(key, Role.TAILNET))
+        agent = agent_config(spec, agent_image, options, sidecar_id=sidecar_id)
+        agent_id = await self._container(agent, name_of(key, Role.AGENT))
+        await self.hand_over_owners(spec, agent_id)
+
+    async def hand_over_owners(self, spec: InstanceSpec, agent_id: str) -> None:
+        """What the owner gave: the agent's configuration and secrets."""
+        files = at_creation(config=spec.agent.config, secrets=owners_secrets(spec))
+        await self.hand_over(agent_id, files, STATE_DIRECTORY)
+
+    async def hand_over(self, container_id: str, files: list[Entry], directory: str) -> None:
+        """Put files on the volume that is mounted at this directory, whether or not the container runs."""
+        async with self._engine.asked("hand files over to the instance") as docker:
+            await docker.containers.container(container_id).put_archive(directory, archive(files, below=directory))
+
+    async def check_command(self, agent: Container) -> None:
+        """Raise RuntimeRefused `spawn_failed` when the agent's command names a file that is not in its container."""
+        async with self._engine.asked("look for the agent's command") as docker:
+            program = (await docker.containers.container(agent.id).show())["Config"]["Cmd"][0]
+        # Any other name its shell looks for on the PATH, and says so when it is not there.
+        if program.startswith("/") and not await self._engine.has_file(agent.id, program):
+            raise RuntimeRefused(
+                f"cannot start the agent: there is no {program[:200]} in its image", code="spawn_failed"
+            )
+
+    async def remove_volumes(self, key: Key, *kept: Keeps) -> None:
+        for keeps in kept:
+            with suppress(NotFound):
+                async with self._engine.asked("remove a volume") as docker:
+                    await (await docker.volumes.get(name_of(key, keeps))).delete()
+
+    async def _volumes(self, labels: Labels, key: Key) -> None:
+        # Docker fills a volume from the image while it makes the first container on it; one that was begun is not gone on with.
+        await self.remove_volumes(key, Keeps.TOOLS)
+        for keeps in Keeps:
+            async with self._engine.asked("make a volume") as docker:
+                config = {"Name": name_of(key, keeps), "Labels": written_for_volume(labels)}
+                volume = await docker.volumes.create(config)
+                present = (await volume.show()).get("Labels") or {}
+            if present.get(INSTALLATION) != labels.installation_id:
+                raise RuntimeRefused("cannot create the instance: its volume is not ours", code="not_ours")
+
+    async def _network(self, installation_id: str) -> None:
+        """One bridge for an installation, on which containers do not hear each other."""
+        name = network_name(installation_id)
+        async with self._networks:
+            async with self._engine.asked("look for the network") as docker:
+                if await docker.networks.list(filters={"name": [f"^{name}$"]}):
+                    return
+            config = {
+                "Name": name,
+                "CheckDuplicate": True,
+                "Driver": "bridge",
+                "Options": {"com.docker.network.bridge.enable_icc": "false"},
+                "Labels": {INSTALLATION: installation_id},
+            }
+            try:
+                async with self._engine.asked("make the network") as docker:
+                    await docker.networks.create(config)
+            except RuntimeRefused as error:
+                if error.reason != CONFLICT:  # another control plane made it
+                    raise
+
+    async def _container(self, config: Mapping[str, Any], name: str) -> str:
+        try:
+            async with self._engine.asked("create the instance") as docker:
+                return str((await docker.containers.create(dict(config), name=name)).id)
+        except RuntimeRefused as error:
+            if error.reason != CONFLICT:
+                raise
+            raise RuntimeRefused(
+                f"cannot create the instance: the name {name} is taken by a container that is not ours, or is being made "
+                "by another control plane; look for it on the host",
+                code="name_taken",
+            ) from error

@@ -1,0 +1,171 @@
+"""DockerRuntime: the calls of runtime/protocol.py on one Docker host. Remembers nothing: all that is, is found by label.
+
+Calls about one generation happen one after the other in this process; between processes, Docker's own names, of which
+there is one each, keep two from making the same container.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from weakref import WeakValueDictionary
+
+from elizacloud.errors import NotFound, RuntimeRefused
+from elizacloud.runtime.docker.configs import DockerOptions, our_secrets
+from elizacloud.runtime.docker.engine import Engine
+from elizacloud.runtime.docker.handed import NODE_DIRECTORY, STATE_DIRECTORY, at_start, for_sidecar
+from elizacloud.runtime.docker.images import Images
+from elizacloud.runtime.docker.labels import Keeps, Key, checked, key_in, ref_of
+from elizacloud.runtime.docker.logs import follow as follow_log
+from elizacloud.runtime.docker.logs import lines_of
+from elizacloud.runtime.docker.making import Maker
+from elizacloud.runtime.docker.unit import Unit
+from elizacloud.runtime.docker.units import Units
+from elizacloud.runtime.docker.watching import Watch
+from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Labels, Phase
+
+
+class DockerRuntime:
+    """Implements runtime/protocol.py. Made without I/O; `close` when done."""
+
+    kind = "docker"
+    isolates = True
+
+    def __init__(self, url: str, options: DockerOptions) -> None:
+        """`url` is a Docker host's, as DOCKER_HOST has it."""
+        self._engine = Engine(url)
+        self._images = Images(self._engine, options.pull_policy)
+        self._units = Units(self._engine)
+        self._maker = Maker(self._engine, self._images, options)
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+
+    async def close(self) -> None:
+        await self._images.close()
+        await self._engine.close()
+
+    async def create(self, spec: InstanceSpec) -> str:
+        """What was not started yet is made anew, so that what its owner changed is in it."""
+        labels = checked(spec.labels)
+        key = (labels.agent_id, labels.generation)
+        async with self._changing(key):
+            for unit in await self._units.of(key):
+                _check_succession(unit, labels)
+                if unit.labels == labels and unit.agent is not None and unit.phase is not Phase.CREATED:
+                    await self._maker.hand_over_owners(spec, unit.agent.id)
+                    return unit.ref
+                await self._units.remove(unit)
+            await self._maker.make(spec)
+        return ref_of(labels)
+
+    async def start(self, ref: str, secrets: InstanceSecrets) -> None:
+        async with self._changing_by(ref) as unit:
+            if unit.phase is Phase.RUNNING:
+                return
+            if unit.phase is Phase.PAUSED:
+                raise RuntimeRefused("cannot start the instance: it is paused; resume it", code="paused")
+            if unit.sidecar is None or unit.agent is None:
+                raise NotFound(f"the instance {ref} is not whole: create it again")
+            await self._units.end(unit, grace_seconds=0)  # both start as one, and one may have been left
+            await self._maker.check_command(unit.agent)
+            key = secrets.preauth_key.get_secret_value() if secrets.preauth_key else None
+            for_node = for_sidecar(auth_key=key, join_token=secrets.join_token.get_secret_value())
+            for_agent = at_start(secrets=our_secrets(secrets), busy_token=secrets.busy_token.get_secret_value())
+            await self._maker.hand_over(unit.sidecar.id, for_node, NODE_DIRECTORY)
+            await self._maker.hand_over(unit.agent.id, for_agent, STATE_DIRECTORY)
+            for container in (unit.sidecar, unit.agent):
+                async with self._engine.asked("start the instance") as docker:
+                    await docker.containers.container(container.id).start()
+
+    async def pause(self, ref: str) -> None:
+        async with self._changing_by(ref) as unit:
+            _check_runs(unit, "pause")
+            for container in unit.containers:
+                if container.status == "running":
+                    async with self._engine.asked("pause the instance") as docker:
+                        await docker.containers.container(container.id).pause()
+
+    async def resume(self, ref: str) -> None:
+        async with self._changing_by(ref) as unit:
+            _check_runs(unit, "resume")
+            await self._units.thaw(unit)
+
+    async def stop(self, ref: str, *, grace_seconds: float) -> None:
+        with suppress(NotFound):
+            async with self._changing_by(ref) as unit:
+                await self._units.thaw(unit)
+                await self._units.end(unit, grace_seconds)
+
+    async def remove(self, ref: str, *, volume: bool) -> None:
+        key = key_in(ref)
+        if key is None:
+            return
+        async with self._changing(key):
+            units = await self._units.of(key)
+            for unit in units:
+                if unit.ref == ref:
+                    await self._units.remove(unit)
+            if all(unit.ref == ref for unit in units):  # else a later run has the volumes now
+                await self._maker.remove_volumes(key, *(Keeps if volume else (Keeps.TOOLS,)))
+
+    async def inspect(self, ref: str) -> Instance | None:
+        """One whose creation was not finished is none: `create` makes it anew."""
+        try:
+            unit = await self._units.get(ref)
+        except NotFound:
+            return None
+        return await self._units.seen(unit) if unit.whole else None
+
+    async def list(self, installation_id: str) -> list[Instance]:
+        return [await self._units.seen(unit) for unit in await self._units.find(installation=installation_id)]
+
+    async def logs(self, ref: str, *, tail: int, follow: bool) -> AsyncGenerator[str, None]:
+        """The agent's own output. Following ends when the instance is removed."""
+        agent = (await self._units.get(ref)).agent
+        if agent is None:
+            raise NotFound(f"there is no instance {ref[:100]}")
+        if follow:
+            async with aclosing(follow_log(self._engine, agent.id, tail)) as lines:
+                async for line in lines:
+                    yield line
+            return
+        async with self._engine.asked("read the log") as docker:
+            pieces = await docker.containers.container(agent.id).log(stdout=True, stderr=True, tail=tail)
+        for line in lines_of(pieces):
+            yield line
+
+    async def watch(self) -> AsyncGenerator[Instance, None]:
+        async with aclosing(Watch(self._engine, self._units).changes()) as changes:
+            async for instance in changes:
+                yield instance
+
+    @asynccontextmanager
+    async def _changing(self, key: Key) -> AsyncIterator[None]:
+        """Alone with one generation."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            yield
+
+    @asynccontextmanager
+    async def _changing_by(self, ref: str) -> AsyncIterator[Unit]:
+        """Raises NotFound."""
+        key = key_in(ref)
+        if key is None:
+            raise NotFound(f"there is no instance {ref[:100]}")
+        async with self._changing(key):
+            yield await self._units.get(ref)
+
+
+def _check_succession(unit: Unit, labels: Labels) -> None:
+    """Refuse what would take the volumes from another installation, a later run, or one that still runs."""
+    if unit.labels.installation_id != labels.installation_id:
+        raise RuntimeRefused("cannot create the instance: its volume is not ours", code="not_ours")
+    if unit.labels.run > labels.run:
+        raise RuntimeRefused("cannot create the instance: a later run exists", code="later_run_exists")
+    if unit.labels.run < labels.run and unit.phase in (Phase.RUNNING, Phase.PAUSED):
+        raise RuntimeRefused("cannot create the instance: an earlier run runs", code="earlier_run_runs")
+
+
+def _check_runs(unit: Unit, what: str) -> None:
+    if unit.phase not in (Phase.RUNNING, Phase.PAUSED):
+        raise RuntimeRefused(f"cannot {what} the instance: it is {unit.phase}", code="not_running")

@@ -1,0 +1,97 @@
+"""The units of one Docker host: find them by label, see how they are, end them. Remembers nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import suppress
+
+from elizacloud.errors import Error, NotFound, RuntimeRefused
+from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine
+from elizacloud.runtime.docker.labels import Key, filters, key_in
+from elizacloud.runtime.docker.logs import lines_of
+from elizacloud.runtime.docker.unit import Container, Unit, container_of, units_of
+from elizacloud.runtime.protocol import Instance
+
+SIDECAR_GRACE_SECONDS = 2
+LOOKS_AT_ONCE = 8
+LAST_WORDS_LINES = 50
+OURS = "[elizacloud] "
+"""How container-init begins a line of its own."""
+
+
+class Units:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def find(self, **wanted: str) -> list[Unit]:
+        """Those whose labels are so: installation, agent, generation."""
+        async with self._engine.asked("list the instances") as docker:
+            listed = await docker.containers.list(all=True, filters=filters(**wanted))
+        looking = asyncio.Semaphore(LOOKS_AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            looks = [tasks.create_task(self._look(found.id, looking), name=f"look at {found.id}") for found in listed]
+        return units_of(container for look in looks if (container := look.result()) is not None)
+
+    async def of(self, key: Key) -> list[Unit]:
+        return await self.find(agent=key[0], generation=str(key[1]))
+
+    async def get(self, ref: str) -> Unit:
+        """Raises NotFound."""
+        key = key_in(ref)
+        for unit in await self.of(key) if key is not None else ():
+            if unit.ref == ref:
+                return unit
+        raise NotFound(f"there is no instance {ref[:100]}")
+
+    async def seen(self, unit: Unit) -> Instance:
+        return unit.seen(await self._last_words(unit) if unit.sidecar_ended_it else "")
+
+    async def thaw(self, unit: Unit) -> None:
+        """The sidecar first, as it was frozen last."""
+        for container in reversed(unit.containers):
+            if container.status == "paused":
+                async with self._engine.asked("resume the instance") as docker:
+                    await docker.containers.container(container.id).unpause()
+
+    async def end(self, unit: Unit, grace_seconds: float) -> None:
+        """The agent, in its grace, and then the sidecar. A no-op for what does not run."""
+        graces = {"agent": math.ceil(grace_seconds), "tailnet": SIDECAR_GRACE_SECONDS}
+        for container in unit.containers:
+            if container.status in ("running", "paused", "restarting"):
+                grace = graces[container.role]
+                async with self._engine.asked("stop the instance", within_seconds=CALL_SECONDS + grace) as docker:
+                    await docker.containers.container(container.id).stop(t=grace)
+
+    async def end_what_is_left(self, unit: Unit) -> None:
+        """Kill the sidecar of an agent that ended by itself; how the unit ended can still be read from that (unit.py)."""
+        assert unit.sidecar is not None
+        with suppress(NotFound, RuntimeRefused):  # it has ended in the meantime
+            async with self._engine.asked("end the sidecar") as docker:
+                await docker.containers.container(unit.sidecar.id).kill(signal="SIGKILL")
+
+    async def remove(self, unit: Unit) -> None:
+        for container in unit.containers:
+            with suppress(NotFound):
+                async with self._engine.asked("remove the instance") as docker:
+                    await docker.containers.container(container.id).delete(force=True, v=True)
+
+    async def _look(self, container_id: str, looking: asyncio.Semaphore) -> Container | None:
+        async with looking:
+            try:
+                async with self._engine.asked("look at an instance") as docker:
+                    return container_of(await docker.containers.container(container_id).show())
+            except NotFound:  # it went since the list was made
+                return None
+
+    async def _last_words(self, unit: Unit) -> str:
+        """What container-init said last; empty when that cannot be read."""
+        assert unit.sidecar is not None
+        try:
+            async with self._engine.asked("read the sidecar's log") as docker:
+                sidecar = docker.containers.container(unit.sidecar.id)
+                pieces = await sidecar.log(stdout=True, stderr=True, tail=LAST_WORDS_LINES)
+        except Error:
+            return ""
+        said = [line for line in lines_of(pieces) if line.startswith(OURS)]
+        return said[-1].removeprefix(OURS) if said else ""

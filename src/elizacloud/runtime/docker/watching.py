@@ -1,0 +1,81 @@
+"""Every instance of a Docker host as it is, then every change of one, out of Docker's stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from elizacloud.errors import NotFound, RuntimeUnavailable
+from elizacloud.processes import Backoff
+from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine, unix_time
+from elizacloud.runtime.docker.labels import filters, read, ref_of
+from elizacloud.runtime.docker.unit import Unit
+from elizacloud.runtime.docker.units import Units
+from elizacloud.runtime.protocol import Instance
+
+BACKOFF = Backoff(first_seconds=0.1, cap_seconds=5.0, jitter=0.0)
+SEEN = ["create", "start", "pause", "unpause", "die", "destroy"]
+
+
+class Watch:
+    """Beside telling, it sees to it that both containers of a unit end: it kills the sidecar of an agent that is gone."""
+
+    def __init__(self, engine: Engine, units: Units) -> None:
+        self._engine = engine
+        self._units = units
+        self._told: dict[str, Instance] = {}
+
+    async def changes(self) -> AsyncGenerator[Instance, None]:
+        """For ever. Begins again when Docker restarts."""
+        failures = 0
+        while True:
+            self._told.clear()
+            try:
+                async with aclosing(self._until_docker_ends()) as changes:
+                    async for instance in changes:
+                        failures = 0
+                        yield instance
+            except RuntimeUnavailable:
+                pass
+            failures += 1
+            await asyncio.sleep(BACKOFF.delay_seconds(failures, 0))
+
+    async def _until_docker_ends(self) -> AsyncGenerator[Instance, None]:
+        async with self._engine.streaming("watch the instances") as docker:
+            async with asyncio.timeout(CALL_SECONDS):
+                now = unix_time((await docker.system.info())["SystemTime"])
+            # From before the list is made: what happens in between is told twice rather than never.
+            events = docker.events.subscribe(since=now, filters={"type": ["container"], "event": SEEN, **filters()})
+            for unit in await self._units.find():
+                if (instance := await self._news(unit.ref, unit)) is not None:
+                    yield instance
+            while (event := await events.get()) is not None:
+                ref = _ref_in(event)
+                if ref is None:
+                    continue
+                try:
+                    unit = await self._units.get(ref)
+                except NotFound:
+                    self._told.pop(ref, None)
+                    continue
+                if (instance := await self._news(ref, unit)) is not None:
+                    yield instance
+
+    async def _news(self, ref: str, unit: Unit) -> Instance | None:
+        """The unit as it is, when that was not told yet."""
+        if unit.sidecar_left_behind:
+            await self._units.end_what_is_left(unit)
+        if not unit.whole:
+            return None  # it is being made, or removed
+        instance = await self._units.seen(unit)
+        if self._told.get(ref) == instance:
+            return None
+        self._told[ref] = instance
+        return instance
+
+
+def _ref_in(event: Mapping[str, Any]) -> str | None:
+    known = read(event.get("Actor", {}).get("Attributes"))
+    return ref_of(known[0]) if known is not None else None
