@@ -12,7 +12,7 @@ from datetime import datetime
 from http import HTTPStatus
 from urllib.parse import parse_qsl, quote, unquote
 
-from elizacloud.errors import Error, Forbidden, NotFound, Unauthenticated
+from elizacloud.errors import Error, Forbidden, NotFound, Unauthenticated, Unavailable
 from elizacloud.model import utc_now
 from elizacloud.relay import query
 from elizacloud.relay.answers import Answer, Answered
@@ -70,7 +70,7 @@ class Sessions:
         redemption = await self._tickets.redeem(tickets[0], front.agent_id, session=True)
         token, value = redemption.token, redemption.value
         if value is None or token.expires_at is None:
-            raise Error("cannot begin a session: the control plane gave none")
+            raise Unavailable("cannot begin a session: the control plane gave none", code="control_plane_unavailable")
         seconds = max(0, int((token.expires_at - self._now()).total_seconds()))
         cookie = f"{COOKIE}={value.get_secret_value()}; {_ATTRIBUTES}; Max-Age={seconds}"
         onward = next_on_this_host(front.target)
