@@ -19,10 +19,10 @@ from tests.tailnet.test_netmap import SELF, node, status
 class Watching:
     """A watcher that runs, the changes it told of, and the bus that it follows now."""
 
-    def __init__(self, fake: FakeLocalApi, api: LocalApi) -> None:
+    def __init__(self, fake: FakeLocalApi, api: LocalApi, **pulse: float) -> None:
         self.fake = fake
         self.told: asyncio.Queue[tuple[PeerChange, ...]] = asyncio.Queue()
-        self.watcher = NetmapWatcher(api, self.told.put_nowait)
+        self.watcher = NetmapWatcher(api, self.told.put_nowait, **pulse)
 
     async def bus(self) -> asyncio.Queue[dict[str, Any]]:
         async with asyncio.timeout(5):
@@ -39,14 +39,20 @@ def _id(peer: Peer | None) -> str | None:
 
 
 @asynccontextmanager
-async def running(fake: FakeLocalApi, api: LocalApi) -> AsyncIterator[Watching]:
-    watching = Watching(fake, api)
+async def run(watching: Watching) -> AsyncIterator[None]:
     task = asyncio.create_task(watching.watcher.run())
     try:
-        yield watching
+        yield
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def running(fake: FakeLocalApi, api: LocalApi) -> AsyncIterator[Watching]:
+    watching = Watching(fake, api)
+    async with run(watching):
+        yield watching
 
 
 async def test_each_change_is_told_when_the_netmap_has_it(fake: FakeLocalApi, api: LocalApi) -> None:
@@ -113,3 +119,30 @@ async def test_a_second_callback_hears_too(fake: FakeLocalApi, api: LocalApi) ->
         await watching.watcher.until_known(within_seconds=5)
 
     assert len(heard) == 1
+
+
+async def test_a_tailscaled_that_hangs_is_found_though_its_bus_is_merely_silent(
+    fake: FakeLocalApi, api: LocalApi
+) -> None:
+    fake.first = [status(2)]
+    watching = Watching(fake, api, pulse_seconds=0.01, pulse_deadline_seconds=0.05)
+    known: asyncio.Queue[bool] = asyncio.Queue()
+    watching.watcher.on_known(known.put_nowait)
+    async with run(watching), asyncio.timeout(5):
+        assert await known.get() is True
+        fake.silent["status"] = 1
+        assert await known.get() is False
+        assert watching.watcher.netmap.peer_at("100.64.0.2") is None
+        assert await known.get() is True, "it answers again"
+        assert watching.watcher.losses == 1
+
+
+async def test_who_distrusts_gets_the_whole_netmap_anew(fake: FakeLocalApi, api: LocalApi) -> None:
+    fake.first = [status(2)]
+    async with running(fake, api) as watching:
+        await watching.watcher.until_known(within_seconds=5)
+        fake.first = [status(3)]
+        watching.watcher.distrust()
+        assert not watching.watcher.netmap.known
+        await watching.watcher.until_known(within_seconds=5)
+        assert [peer.node_id for peer in watching.watcher.netmap] == ["3"]

@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -21,7 +21,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from elizacloud.app.data_dir import DataDir, open_data_dir, private_dir
-from elizacloud.app.lines import lines_to_stderr
 from elizacloud.app.listening import listening_socket, url_of
 from elizacloud.app.metrics import AllProcesses, Families, ProcessMetrics, serve_metrics
 from elizacloud.app.relay_worker import certificate_of
@@ -29,7 +28,6 @@ from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.app.tailnet_mode import check_dialling
 from elizacloud.app.workers import WorkerCommand, Workers
 from elizacloud.errors import Misconfigured
-from elizacloud.processes import LineSink
 from elizacloud.settings import Settings, child_environment
 from elizacloud.tailnet.feed import NetmapFeed
 from elizacloud.tailnet.localapi import LocalApi
@@ -60,9 +58,9 @@ async def _run(settings: Settings, data: DataDir, config: Path | None, signals: 
     tailscaled = LocalApi(settings.tailscaled_socket or data.sockets / "relay" / "tailscaled.sock")
     watcher = NetmapWatcher(tailscaled)
     feed = NetmapFeed(watcher)
-    with _listener(settings) as listener, lines_to_stderr() as output:
+    with _listener(settings) as listener:
         async with asyncio.TaskGroup() as tasks:
-            workers = Workers(tasks, _command(settings, data, config, listener, output), feed)
+            workers = Workers(tasks, _command(settings, data, config, listener), feed)
             own = ProcessMetrics(_OwnMetrics(watcher, workers))
 
             async def families() -> Mapping[str, Families]:
@@ -96,16 +94,8 @@ async def _replace_when_told(workers: Workers, told: asyncio.Event) -> NoReturn:
             log.info("workers replaced")
 
 
-def _command(
-    settings: Settings, data: DataDir, config: Path | None, listener: socket.socket, output: LineSink
-) -> WorkerCommand:
+def _command(settings: Settings, data: DataDir, config: Path | None, listener: socket.socket) -> WorkerCommand:
     """Workers read the settings anew, but for what this process was told by flags."""
-
-    def argv(number: int, listen_fd: int, channel_fd: int) -> Sequence[str | Path]:
-        return (
-            *(sys.executable, "-m", "elizacloud.app.relay_worker"),
-            *("--number", str(number), "--listen-fd", str(listen_fd), "--channel-fd", str(channel_fd)),
-        )
 
     log_json = not sys.stderr.isatty() if settings.log_json is None else settings.log_json
     chosen = {
@@ -114,10 +104,9 @@ def _command(
         "log_json": str(log_json).lower(),
     }
     return WorkerCommand(
-        argv,
+        (sys.executable, "-m", "elizacloud.app.relay_worker"),
         child_environment(chosen, without=NOT_THE_RELAYS, config=config),
         listener,
-        output,
         grace_seconds=settings.drain_seconds + 5,
     )
 

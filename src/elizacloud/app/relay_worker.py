@@ -53,15 +53,20 @@ class Place:
     number: int
     listen_fd: int
     channel_fd: int
+    output_fd: int
+    """Its standard output and error, from now on."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m elizacloud.app.relay_worker", description=__doc__)
-    for option in ("--number", "--listen-fd", "--channel-fd"):
+    for option in ("--number", "--listen-fd", "--channel-fd", "--output-fd"):
         parser.add_argument(option, type=int, required=True)
     place = Place(**vars(parser.parse_args()))
     try:
         settings = load_settings().settings
+        for standard in (1, 2):
+            os.dup2(place.output_fd, standard)
+        os.close(place.output_fd)
         configure_logging(level=settings.log_level, json=settings.log_json, process=f"relay worker {place.number}")
         run(settings, place)
     except Error as error:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGTERM
@@ -19,7 +21,7 @@ import structlog
 from elizacloud.app.channel import Channel, Message
 from elizacloud.app.metrics import Families
 from elizacloud.errors import Unavailable
-from elizacloud.processes import Backoff, Child, Exited, LineSink, Started, spawn, supervise
+from elizacloud.processes import Backoff, Child, Exited, Started, spawn, supervise
 from elizacloud.tailnet.feed import NetmapFeed
 
 READY_SECONDS = 30.0
@@ -34,12 +36,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommand:
-    """How to start a worker. `argv` gets its number, and the descriptors of the listening socket and of its channel."""
+    """How to start a worker; its number and what it inherits are added to `argv`."""
 
-    argv: Callable[[int, int, int], Sequence[str | Path]]
+    argv: Sequence[str | Path]
     environment: Mapping[str, str]
     listener: socket.socket
-    output: LineSink
     grace_seconds: float
 
 
@@ -82,6 +83,8 @@ class Workers:
         self._feed = feed
         self._workers: list[_Worker] = []
         self._asked = itertools.count(1)
+        # Workers write to it themselves: their access logs are too much for one process to pass on.
+        self._output = os.dup(sys.stderr.fileno())
         self.starts = 0
 
     def start(self, count: int) -> None:
@@ -106,6 +109,7 @@ class Workers:
     async def stop(self) -> None:
         """Drain all of them at once, and wait."""
         await self._end(*self._workers)
+        os.close(self._output)
 
     async def metrics(self) -> Mapping[str, Families]:
         """What each worker counts, by number; one that does not answer in time is left out."""
@@ -163,13 +167,14 @@ class Workers:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                listener, channel = command.listener.fileno(), theirs.fileno()
+                inherited = {"listen": command.listener.fileno(), "channel": theirs.fileno(), "output": self._output}
+                options = [part for name, fd in inherited.items() for part in (f"--{name}-fd", str(fd))]
                 child = worker.child = spawn(
-                    command.argv(worker.number, listener, channel),
+                    [*command.argv, "--number", str(worker.number), *options],
                     name=f"relay worker {worker.number}",
                     env=command.environment,
-                    log=command.output,
-                    pass_fds=(listener, channel),
+                    log=_show,
+                    pass_fds=tuple(inherited.values()),
                     when_parent_dies=SIGTERM,
                 )
         except BaseException:
@@ -229,3 +234,9 @@ class Workers:
         if tasks:
             await asyncio.wait(tasks)
         self._workers = [worker for worker in self._workers if worker not in workers]
+
+
+def _show(line: bytes) -> None:
+    """What a worker says before it has our standard error: why it cannot start."""
+    sys.stderr.buffer.write(line + b"\n")
+    sys.stderr.flush()

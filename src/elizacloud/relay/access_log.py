@@ -7,8 +7,11 @@ it does not come after them, lines are dropped and counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 import re
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -37,8 +40,13 @@ def logged_path(path: bytes) -> str:
 
 
 def _to_stderr(lines: str) -> None:
-    sys.stderr.write(lines)
-    sys.stderr.flush()
+    """In whole lines that the kernel writes at once (PIPE_BUF): all workers share the pipe."""
+    rest = lines.encode()
+    output = sys.stderr.fileno()
+    with contextlib.suppress(BrokenPipeError):  # whoever read it is gone; requests go on
+        while rest:
+            end = len(rest) if len(rest) <= select.PIPE_BUF else rest.rfind(b"\n", 0, select.PIPE_BUF) + 1
+            rest = rest[os.write(output, rest[: end or len(rest)]) :]
 
 
 def logged_method(method: bytes) -> str:

@@ -5,7 +5,8 @@ localapi.py    the HTTP client of its LocalAPI socket
 bus.py         the events of its bus, as plain data
 join.py        log in without the CLI, and tell a dead pre-auth key from an unreachable server
 netmap.py      who is on the tailnet, folded from the bus' events (pure)
-watcher.py     keeps one netmap current
+watcher.py     keeps one netmap current, and notices a tailscaled that hangs
+feed.py        one netmap, told to every worker of a host
 identity.py    is the peer at this address the agent we mean (pure)
 dialer.py      a TCP connection to a peer through the LocalAPI, as bytes
 tunnel.py      TUN mode: the device of a tailscaled, and what this machine needs for one
