@@ -278,8 +278,9 @@ class Cloud:
                 await asyncio.sleep(0)
         return [json.loads(line) for line in "".join(self.logged).splitlines()]
 
-    async def client(self) -> RawClient:
-        client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def client(self, port: int | None = None) -> RawClient:
+        """A connection to the worker, or to another one's port."""
+        client = RawClient(*await asyncio.open_connection("127.0.0.1", port or self.port))
         self._clients.append(client)
         return client
 
