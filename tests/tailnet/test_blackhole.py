@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-
 from bench.netns import Namespace, namespace_with_a_way_out, why_not
+
 from elizacloud.errors import Misconfigured
 from elizacloud.tailnet import blackhole
 
