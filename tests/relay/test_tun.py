@@ -213,7 +213,7 @@ async def test_others_on_this_machine_do_not_leak_either_and_would_without_the_b
     assert wire.tailnet_packets() == []
 
     blackhole.remove()
-    with pytest.raises(OSError):  # noqa: PT011 - how the network outside answers is not ours
+    with pytest.raises(OSError):
         connect()
     assert UNKNOWN[0] in wire.tailnet_packets()
 
