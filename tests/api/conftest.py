@@ -43,6 +43,7 @@ class Served:
 
     world: World
     app: FastAPI
+    credentials: Credentials
     socket: Path
     server: uvicorn.Server
     tokens: dict[str, str] = field(default_factory=dict)
@@ -93,7 +94,7 @@ async def served(world: World) -> AsyncIterator[Served]:
     credentials = Credentials(world.store, world.relays, world.settings, issuer="https://cloud.example", now=now)
     await credentials.prepare()
     app = create_app(world.lifecycle, credentials, world.store, world.settings)
-    async for served in _serve(world, app):
+    async for served in _serve(world, app, credentials):
         issued = credentials.tokens
         for owner in (ANN, BOB):
             token = await issued.issue(owner, "test", by=None)
@@ -106,18 +107,19 @@ async def served(world: World) -> AsyncIterator[Served]:
 
 @pytest.fixture
 async def served_containers(world: World) -> AsyncIterator[Served]:
-    async for served in _serve(world, create_containers_app(world.lifecycle.containers)):
+    credentials = Credentials(world.store, world.relays, world.settings, issuer="https://cloud.example", now=now)
+    async for served in _serve(world, create_containers_app(world.lifecycle.containers), credentials):
         async with world.running():
             yield served
 
 
-async def _serve(world: World, app: FastAPI) -> AsyncIterator[Served]:
+async def _serve(world: World, app: FastAPI, credentials: Credentials) -> AsyncIterator[Served]:
     directory = Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp"))
     socket = directory / "api.sock"
     server = uvicorn.Server(
         uvicorn.Config(app, uds=str(socket), log_config=None, access_log=False, lifespan="off", timeout_keep_alive=1)
     )
-    served = Served(world, app, socket, server)
+    served = Served(world, app, credentials, socket, server)
     task = asyncio.create_task(server._serve(), name="server")
     while not server.started:
         await asyncio.sleep(0)

@@ -124,11 +124,11 @@ def _imported(jwk: str) -> tuple[Key, str]:
     """A public key and its algorithm; Invalid for one that is broken or weak."""
     members = json.loads(jwk)
     try:
-        key = import_key(members)
-        if isinstance(members.get("n"), str):
-            bits = 8 * len(urlsafe_b64decode(members["n"] + "=="))
+        if members["kty"] == "RSA":
+            bits = int.from_bytes(urlsafe_b64decode(f"{members['n']}==")).bit_length()
             if not _RSA_BITS[0] <= bits <= _RSA_BITS[1]:
                 raise Invalid(f"cannot use an RSA key of {bits} bits: {_RSA_BITS[0]} to {_RSA_BITS[1]} are accepted")
+        key = import_key(members)
         key.get_op_key("verify")
     except (JoseError, ValueError, TypeError) as error:
         raise Invalid("cannot use this key: it is malformed") from error
