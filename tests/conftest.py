@@ -13,6 +13,7 @@ import structlog
 
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.settings import load_settings
+from tests.docker_engine import docker_engine as docker_engine
 
 CONTROL_SERVER = "control_server"
 """The user property by which a test says which control server it ran on."""

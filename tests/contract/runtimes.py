@@ -20,8 +20,9 @@ from elizacloud.runtime.process import ProcessRuntime
 from elizacloud.runtime.protocol import InstanceSecrets, InstanceSpec, Labels, Runtime
 from tests.fakes.runtime import DiesAtOnce, FailsToStart, FakeRuntime
 
-RUNS = (sys.executable, "-c", "import signal; print('started', flush=True); signal.pause()")
-DIES = (sys.executable, "-c", "raise SystemExit(3)")
+RUNS = ("/bin/sh", "-c", "echo started; exec sleep 86400")
+DIES = ("/bin/sh", "-c", "exit 3")
+"""A shell is in every container, too."""
 NO_SERVER = "http://127.0.0.1:1"
 """A join URL where nothing listens: what is tested here needs no tailnet."""
 

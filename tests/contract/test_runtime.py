@@ -12,17 +12,35 @@ import pytest
 from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.model import AgentSpec
 from elizacloud.runtime.protocol import Instance, Phase, Runtime
+from tests.contract.docker_runtime import docker_rig
 from tests.contract.runtimes import DIES, RUNS, FakeRig, Rig, labels, process_rig, secrets, spec
+from tests.docker_engine import DockerEngine
 
 
-@pytest.fixture(params=["fake", "process"])
-async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    if request.param == "fake":
+@pytest.fixture(params=["fake", "process", "docker"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def engine(kind: str, request: pytest.FixtureRequest) -> DockerEngine | None:
+    if kind != "docker":
+        return None
+    engine: DockerEngine = request.getfixturevalue("docker_engine")
+    return engine
+
+
+@pytest.fixture
+async def rig(kind: str, engine: DockerEngine | None) -> AsyncIterator[Rig]:
+    if kind == "fake":
         yield FakeRig()
-        return
-    async with process_rig() as made:
-        await made.start()
-        yield made
+    elif engine is not None:
+        async with docker_rig(engine) as docker:
+            yield docker
+    else:
+        async with process_rig() as process:
+            await process.start()
+            yield process
 
 
 @pytest.fixture
