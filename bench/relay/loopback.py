@@ -8,16 +8,13 @@ from pathlib import Path
 
 from bench.relay import contenders, ours, tools
 from bench.relay.contenders import Place
-from bench.relay.figures import OURS, Part
+from bench.relay.figures import ALONE, LOGGING, OURS, Part
 from bench.relay.load import ROOT
 from bench.relay.programs import Programs, free_port
 from bench.relay.rounds import Contender, Meter, Proxy
 from bench.relay.upstream import IP, NODE_ID
 from elizacloud import __version__
 from elizacloud.settings import child_environment
-
-LOGGING = f"{OURS}, access log on"
-ALONE = "upstream without a relay"
 
 
 async def measure(programs: Programs, meter: Meter) -> Part:

@@ -47,9 +47,7 @@ def detail(part: Part) -> list[tuple[str, ...]]:
 
 
 def _compared(part: Part, result: Result) -> list[Verdict]:
-    if part.ours is None or result is part.ours:
-        return []
-    return verdicts(part.name, part.ours, result)
+    return verdicts(part.name, part.ours, result) if part.ours else []
 
 
 def _figures(figures: Figures) -> tuple[str, ...]:

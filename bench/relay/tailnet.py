@@ -72,17 +72,15 @@ class Tailnet:
         """The agent's node, which hands what comes for the agent's port to the upstream."""
         with self._programs.outside():
             daemon, pid = self._start(AGENT_NODE, cores=self._programs.cores.upstream)
-        api, node = await self._join(daemon, pid, AGENT_NODE, (TAG_AGENT, agent_tag(AGENT)))
-        await api.set_serve(AGENT_PORT, f"127.0.0.1:{upstream_port}")
-        await api.close()
+        async with self._joined(daemon, pid, AGENT_NODE, (TAG_AGENT, agent_tag(AGENT))) as (api, node):
+            await api.set_serve(AGENT_PORT, f"127.0.0.1:{upstream_port}")
         return node
 
     async def relay(self, agent: Node, *, tun: str = USERSPACE) -> Node:
         """The relay's node, with a path to the agent's."""
         daemon, pid = self._start(RELAY_NODE, cores=self._programs.cores.relay, memory=RELAY_MEMORY_LIMIT, tun=tun)
-        api, node = await self._join(daemon, pid, RELAY_NODE, (TAG_RELAY,))
-        await find_path(api, agent.ip, within_seconds=JOIN_SECONDS)
-        await api.close()
+        async with self._joined(daemon, pid, RELAY_NODE, (TAG_RELAY,)) as (api, node):
+            await find_path(api, agent.ip, within_seconds=JOIN_SECONDS)
         return node
 
     def _start(
@@ -102,11 +100,17 @@ class Tailnet:
         started = self._programs.start(daemon.argv(), name, cores=cores, env=daemon.environment())
         return daemon, started.child.pid
 
-    async def _join(self, daemon: Tailscaled, pid: int, name: str, tags: tuple[str, ...]) -> tuple[LocalApi, Node]:
+    @asynccontextmanager
+    async def _joined(
+        self, daemon: Tailscaled, pid: int, name: str, tags: tuple[str, ...]
+    ) -> AsyncIterator[tuple[LocalApi, Node]]:
         api = LocalApi(daemon.socket)
-        key = SecretStr(await self.key(*tags))
-        joined = await join(api, JoinPrefs(self.join_url, name), key, within_seconds=JOIN_SECONDS)
-        return api, Node(daemon.socket, pid, joined)
+        try:
+            key = SecretStr(await self.key(*tags))
+            joined = await join(api, JoinPrefs(self.join_url, name), key, within_seconds=JOIN_SECONDS)
+            yield api, Node(daemon.socket, pid, joined)
+        finally:
+            await api.close()
 
 
 @asynccontextmanager
