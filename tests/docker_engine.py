@@ -172,8 +172,10 @@ async def _build_images(engine: DockerEngine, busybox: Path) -> None:
 
 def _agent_context(busybox: Path) -> bytes:
     """An image that is not made for us: it has a user, a working directory and a command, and nothing of a tailnet."""
-    dockerfile = 'FROM scratch\nCOPY rootfs/ /\nENV FROM_IMAGE=yes\nUSER 1000:1000\nWORKDIR /www\n'
+    dockerfile = (
+        "FROM scratch\nCOPY rootfs/ /\nENV FROM_IMAGE=yes\nUSER 1000:1000\nWORKDIR /www\n"
         'CMD ["httpd", "-f", "-p", "127.0.0.1:2138"]\n'
+    )
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for directory in ("rootfs", "rootfs/bin", "rootfs/www", "rootfs/www/api"):
