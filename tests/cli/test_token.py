@@ -31,3 +31,26 @@ def test_revoke(cli: Cli, api: FakeApi) -> None:
     cli("token", "create", "ci")
     assert cli("token", "revoke", "t0").stdout == "t0 is revoked\n"
     assert cli("token", "revoke", "t0").exit_code == 3
+
+
+def test_a_jwt_has_minutes_and_no_name(cli: Cli, api: FakeApi) -> None:
+    agent_id = api.add()
+    assert cli("token", "create", "--jwt", "--minutes", "5", "--agent", agent_id).exit_code == 0
+    assert (api.sent[0].path, api.sent[0].body) == (
+        f"/api/v1/agents/{agent_id}/tokens",
+        {"kind": "jwt", "expiresInSeconds": 300.0},
+    )
+    cli("token", "create", "--jwt", "--json")
+    assert (api.sent[1].path, api.sent[1].body) == ("/api/v1/tokens", {"kind": "jwt"})
+
+
+def test_options_that_do_not_fit_are_refused(cli: Cli, api: FakeApi) -> None:
+    for wrong in (["ci", "--jwt"], ["--jwt", "--days", "1"], ["ci", "--minutes", "5"], []):
+        assert cli("token", "create", *wrong).exit_code == 1
+    assert api.sent == []
+
+
+def test_an_agents_token_needs_no_name(cli: Cli, api: FakeApi) -> None:
+    agent_id = api.add()
+    assert cli("token", "create", "--agent", agent_id).exit_code == 0
+    assert api.sent[0].body == {}

@@ -95,6 +95,7 @@ class FakeApi:
         app.router.add_get("/api/v1/agents/{id}/events", self._events)
         app.router.add_get("/api/v1/agents/{id}/logs", self._logs)
         app.router.add_post("/api/v1/agents/{id}/tokens", self._create_token)
+        app.router.add_post("/api/v1/agents/{id}/tickets", self._create_ticket)
         app.router.add_post("/api/v1/tokens", self._create_token)
         app.router.add_get("/api/v1/tokens", self._list_tokens)
         app.router.add_delete("/api/v1/tokens/{id}", self._revoke)
@@ -212,13 +213,21 @@ class FakeApi:
         agent_id = request.match_info.get("id")
         self.tokens[token_id] = {
             "tokenId": token_id,
-            "name": body["name"],
+            "name": body.get("name", "agent token"),
             "scopes": ["relay"] if agent_id else ["owner"],
             "agentId": agent_id,
             "createdAt": START.isoformat(),
             "expiresAt": None,
         }
         return web.json_response(self.tokens[token_id] | {"token": f"ec_{token_id}_secret"}, status=201)
+
+    async def _create_ticket(self, request: web.Request) -> web.Response:
+        agent_id = request.match_info["id"]
+        if agent_id not in self.agents:
+            return problem(404, "agent_not_found", "cannot find this agent")
+        url = f"http://{agent_id}.localhost/.elizacloud/session?elizacloud_ticket=ect_secret"
+        expires_at = START.isoformat()
+        return web.json_response({"ticket": "ect_secret", "url": url, "expiresAt": expires_at}, status=201)
 
     async def _list_tokens(self, request: web.Request) -> web.Response:
         """All of them at once; like the API it takes no query."""

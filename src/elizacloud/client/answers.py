@@ -91,6 +91,14 @@ class CreatedToken(Token):
     token: SecretStr
 
 
+class Ticket(Answer):
+    """Lets a browser in at one agent, once: by the `url` of its page, or by the ticket itself for one WebSocket."""
+
+    ticket: SecretStr
+    url: SecretStr
+    expires_at: datetime
+
+
 class CliSession(Answer):
     """A login by browser: `browser_url` asks a person, then one poll gets the token."""
 

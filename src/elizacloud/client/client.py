@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import SecretStr, ValidationError
 
-from elizacloud.client.answers import Agent, AgentEvent, Answer, CliSession, CreatedToken, Page, Token
+from elizacloud.client.answers import Agent, AgentEvent, Answer, CliSession, CreatedToken, Page, Ticket, Token
 from elizacloud.client.sse import Open, ServerSentEvent, follow
 from elizacloud.client.transport import CALL_SECONDS, CONNECT_SECONDS, TIMED_OUT, UNREACHABLE, Transport
 from elizacloud.errors import Error, Unavailable
@@ -208,20 +208,30 @@ class Client:
 
     async def create_token(
         self,
-        name: str,
+        name: str | None = None,
         *,
         scopes: Sequence[str] = (),
         agent_id: str | None = None,
         expires_in_seconds: float | None = None,
     ) -> CreatedToken:
-        """A new API token of the owner; with `agent_id`, one that reaches only that agent."""
-        body: dict[str, Any] = {"name": name}
+        """A new API token of the owner; with `agent_id`, one that reaches only that agent and needs no name."""
+        body: dict[str, Any] = {} if name is None else {"name": name}
         if scopes:
             body["scopes"] = list(scopes)
         if expires_in_seconds is not None:
             body["expiresInSeconds"] = expires_in_seconds
-        path = "/api/v1/tokens" if agent_id is None else f"{_agent(agent_id)}/tokens"
-        return _read(CreatedToken, await self._transport.json("POST", path, body=body))
+        return _read(CreatedToken, await self._transport.json("POST", _tokens(agent_id), body=body))
+
+    async def create_jwt(self, *, agent_id: str | None = None, expires_in_seconds: float | None = None) -> CreatedToken:
+        """A short-lived JWT that reaches this agent, or all of the owner's, and manages nothing."""
+        body: dict[str, Any] = {"kind": "jwt"}
+        if expires_in_seconds is not None:
+            body["expiresInSeconds"] = expires_in_seconds
+        return _read(CreatedToken, await self._transport.json("POST", _tokens(agent_id), body=body))
+
+    async def create_ticket(self, agent_id: str) -> Ticket:
+        """A one-time ticket for a browser: its `url` opens the agent's own page."""
+        return _read(Ticket, await self._transport.json("POST", f"{_agent(agent_id)}/tickets"))
 
     async def tokens(self) -> AsyncIterator[Token]:
         page = _read(Page, await self._transport.json("GET", "/api/v1/tokens"))
@@ -287,6 +297,10 @@ class Client:
 
 def _agent(agent_id: str) -> str:
     return f"/api/v1/agents/{quote(agent_id, safe='')}"
+
+
+def _tokens(agent_id: str | None) -> str:
+    return "/api/v1/tokens" if agent_id is None else f"{_agent(agent_id)}/tokens"
 
 
 def _read(model: type[T], answer: Any) -> T:
