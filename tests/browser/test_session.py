@@ -1,0 +1,119 @@
+"""From a ticket to an agent's own pages in a real Chromium, on a laptop's addresses; and what a neighbour's page gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from playwright.async_api import BrowserContext, async_playwright
+
+from tests.e2e.cloud import Cloud
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
+]
+
+SOCKET = """url => new Promise((done) => {
+    const socket = new WebSocket(url);
+    socket.onmessage = (message) => { done(JSON.parse(message.data).type); socket.close(); };
+    socket.onerror = () => done("refused");
+})"""
+STATUS = """url => fetch(url, {credentials: "include"}).then((answer) => answer.status, () => "refused")"""
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[BrowserContext]:
+    async with async_playwright() as playwright:
+        # Chromium has no sandbox for root, and CI machines are containers with a small /dev/shm.
+        chromium = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield await chromium.new_context()
+        await chromium.close()
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    cloud = Cloud("devcontrol")
+    yield cloud
+    cloud.remove()
+
+
+class Api:
+    def __init__(self, cloud: Cloud, session: aiohttp.ClientSession) -> None:
+        self._cloud = cloud
+        self._session = session
+
+    async def post(self, path: str, body: dict[str, object]) -> dict[str, str]:
+        async with self._session.post(self._cloud.url + path, json=body, headers=self._cloud.headers) as answer:
+            assert answer.status in (200, 201), await answer.text()
+            return dict(json.loads(await answer.text()))
+
+    async def ready_agent(self, name: str) -> str:
+        agent_id = (await self.post("/api/v1/agents", {"agentName": name}))["agentId"]
+        async with asyncio.timeout(60):
+            while True:
+                async with self._session.get(
+                    f"{self._cloud.url}/api/relay/{agent_id}/api/health", headers=self._cloud.headers
+                ) as answer:
+                    if answer.status == 200:
+                        return agent_id
+                    await asyncio.sleep(float(answer.headers.get("Retry-After", "0.2")))
+
+    async def ticket_url(self, agent_id: str, following: str) -> str:
+        return f"{(await self.post(f'/api/v1/agents/{agent_id}/tickets', {}))['url']}&next={following}"
+
+
+async def test_a_browser_gets_in_and_a_neighbour_does_not(cloud: Cloud, browser: BrowserContext) -> None:
+    await asyncio.to_thread(cloud.start)
+    async with aiohttp.ClientSession() as session:
+        api = Api(cloud, session)
+        mine, neighbour = await api.ready_agent("mine"), await api.ready_agent("neighbour")
+        page = await browser.new_page()
+
+        url = await api.ticket_url(mine, "/api/health")
+        origin = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
+        assert urlsplit(url).hostname == f"{mine}.localhost"
+        refused = await page.goto(f"{origin}/api/health")
+        assert refused is not None
+        assert refused.status == 401
+        assert "This agent is private" in await page.content()
+
+        opened = await page.goto(url)
+        assert opened is not None
+        assert (opened.status, page.url) == (200, f"{origin}/api/health")
+        (cookie,) = await browser.cookies()
+        assert (cookie["name"], cookie["httpOnly"], cookie["secure"], cookie["sameSite"]) == (
+            "__Host-elizacloud",
+            True,
+            True,
+            "None",
+        )
+        assert await page.evaluate("document.cookie") == ""
+        assert await page.evaluate(STATUS, f"{origin}/api/health") == 200
+        websocket = f"{origin.replace('http', 'ws', 1)}/ws?clientId=a&token="
+        assert await page.evaluate(SOCKET, websocket) == "status"
+        again = await page.goto(url)
+        assert again is not None
+        assert again.status == 401
+
+        await page.goto(await api.ticket_url(neighbour, "/api/health"))
+        assert neighbour in page.url
+        assert await page.evaluate(SOCKET, websocket) == "refused"
+        assert await page.evaluate(STATUS, f"{origin}/api/health") == "refused"
+        seen = await page.goto(f"{origin}/api/health")  # a person may follow a link there
+        assert seen is not None
+        assert seen.status == 200
+
+        out = "fetch('/.elizacloud/logout', {method: 'POST'}).then((answer) => answer.status)"
+        assert await page.evaluate(out) == 204
+        assert await page.evaluate(STATUS, f"{origin}/api/health") == 401
