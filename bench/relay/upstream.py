@@ -2,8 +2,9 @@
 
     python -m bench.relay.upstream PORT LOCAL_API_SOCKET
 
-Plain epoll, because an event loop and a parser would cost as much as the relays that are measured. On the unix socket it
-plays tailscaled: a LocalAPI whose one peer is this upstream, so that our relay can be measured without a tailnet.
+It closes a connection that is idle for 5 s, as Node's server does: the agents are Node. Plain epoll, because an event loop
+and a parser would cost as much as the relays that are measured. On the unix socket it plays tailscaled: a LocalAPI whose
+one peer is this upstream, so that our relay can be measured without a tailnet.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import select
 import socket
 import sys
 import threading
+import time
 
 from elizacloud.model import agent_tag
 
@@ -22,9 +24,11 @@ IP = "100.64.0.7"
 NODE_ID = "7"
 BIG_PATH = "/big"
 BIG_BYTES = 64 * 1024 * 1024
+IDLE_SECONDS = 5
 
 _END = b"\r\n\r\n"
 _READ_BYTES = 65536
+_SWEEP_SECONDS = 1.0
 _CHUNK = bytes(1024 * 1024)
 _PEER = {"ID": NODE_ID, "PublicKey": "nodekey:7", "TailscaleIPs": [IP], "Tags": ["tag:agent", agent_tag(AGENT)]}
 _SELF = {"BackendState": "Running", "HaveNodeKey": True, "Self": {"ID": "1"}, "TailscaleIPs": ["100.64.0.1"]}
@@ -54,18 +58,35 @@ class Upstream:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._open: dict[int, socket.socket] = {}
         self._begun: dict[int, bytes] = {}
+        self._used: dict[int, float] = {}
+        self._now = time.monotonic()
         self._poll = select.epoll()
         for descriptor in self._listeners:
             self._poll.register(descriptor, select.EPOLLIN)
 
     def serve(self) -> None:
         while True:
-            for descriptor, _ in self._poll.poll():
+            events = self._poll.poll(_SWEEP_SECONDS)
+            if (now := time.monotonic()) > self._now + _SWEEP_SECONDS:
+                self._now = now
+                self._close_idle()
+            for descriptor, _ in events:
                 if (listener := self._listeners.get(descriptor)) is not None:
                     connection, _ = listener.accept()
                     self._take(connection)
-                else:
+                elif descriptor in self._open:
                     self._read(descriptor)
+
+    def _close_idle(self) -> None:
+        """Those of the LocalAPI stay: one of them follows the netmap."""
+        for descriptor, used in tuple(self._used.items()):
+            if used + IDLE_SECONDS < self._now:
+                self._forget(descriptor).close()
+
+    def _forget(self, descriptor: int) -> socket.socket:
+        self._begun.pop(descriptor, None)
+        self._used.pop(descriptor, None)
+        return self._open.pop(descriptor)
 
     def _take(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -83,15 +104,14 @@ class Upstream:
         except OSError:
             data = b""
         if not data:
-            self._begun.pop(descriptor, None)
-            del self._open[descriptor]
-            connection.close()
+            self._forget(descriptor).close()
             return
         if self._begun:
             data = self._begun.pop(descriptor, b"") + data
         *heads, rest = data.split(_END)
         if rest:
             self._begun[descriptor] = rest
+        self._used[descriptor] = self._now
         for head in heads:
             self._respond(connection, head)
 
@@ -99,10 +119,13 @@ class Upstream:
         target = head[:200].split(b" ", 2)[1]
         if target == BIG_PATH.encode():
             self._poll.unregister(connection)
-            del self._open[connection.fileno()]
+            self._forget(connection.fileno())
             threading.Thread(target=self._send_big, args=(connection,), daemon=True).start()
             return
-        answer = _LOCAL_API.get(target.partition(b"?")[0], _SMALL) if target.startswith(b"/localapi/") else _SMALL
+        answer = _SMALL
+        if target.startswith(b"/localapi/"):
+            answer = _LOCAL_API.get(target.partition(b"?")[0], _SMALL)
+            self._used.pop(connection.fileno(), None)
         with contextlib.suppress(OSError):  # a client that is gone is seen at the next read
             connection.send(answer)
 
