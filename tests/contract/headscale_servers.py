@@ -165,8 +165,8 @@ class RealMachine:
 class RealRig:
     """A supervised server and its machines, in one short directory."""
 
-    def __init__(self, directory: Path, binary: Binary, tailscaled: Path) -> None:
-        self.server = SupervisedServer(directory / "server", binary, run_dir=directory / "run")
+    def __init__(self, directory: Path, binary: Binary, tailscaled: Path, listen_host: str) -> None:
+        self.server = SupervisedServer(directory / "server", binary, run_dir=directory / "run", listen_host=listen_host)
         self.name = server_name(binary)
         self._directory = directory
         self._tailscaled = tailscaled
@@ -256,7 +256,7 @@ def parameters() -> list[object]:
 
 
 @asynccontextmanager
-async def rig_of(binary: Binary | None) -> AsyncIterator[Rig]:
+async def rig_of(binary: Binary | None, *, listen_host: str = "127.0.0.1") -> AsyncIterator[Rig]:
     if binary is None:
         yield FakeRig()
         return
@@ -266,7 +266,7 @@ async def rig_of(binary: Binary | None) -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
         # A unix socket's path has at most 107 bytes, which pytest's own directories may pass.
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp")))
-        rig = RealRig(directory, binary, tailscaled)
+        rig = RealRig(directory, binary, tailscaled, listen_host)
         stack.push_async_callback(rig.close)
         await rig.start()
         yield rig

@@ -73,9 +73,7 @@ class DockerRuntime:
             for_agent = at_start(secrets=our_secrets(secrets), busy_token=secrets.busy_token.get_secret_value())
             await self._maker.hand_over(unit.sidecar.id, for_node, NODE_DIRECTORY)
             await self._maker.hand_over(unit.agent.id, for_agent, STATE_DIRECTORY)
-            for container in (unit.sidecar, unit.agent):
-                async with self._engine.asked("start the instance") as docker:
-                    await docker.containers.container(container.id).start()
+            await self._units.begin(unit.sidecar, unit.agent)
 
     async def pause(self, ref: str) -> None:
         async with self._changing_by(ref) as unit:

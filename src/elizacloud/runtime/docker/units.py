@@ -47,6 +47,20 @@ class Units:
     async def seen(self, unit: Unit) -> Instance:
         return unit.seen(await self._last_words(unit) if unit.sidecar_ended_it else "")
 
+    async def begin(self, sidecar: Container, agent: Container) -> None:
+        """Start both. Raises RuntimeRefused `spawn_failed`, and then neither runs."""
+        try:
+            for container in (sidecar, agent):
+                async with self._engine.asked("start the instance") as docker:
+                    await docker.containers.container(container.id).start()
+        except RuntimeRefused as error:
+            async with self._engine.asked("end the sidecar") as docker:
+                shown = container_of(await docker.containers.container(sidecar.id).show())
+                if shown is not None and shown.ended and shown.started_at is not None:
+                    return  # it ended by itself before the agent could be started beside it: the unit ran, and is over
+                await docker.containers.container(sidecar.id).stop(t=0)
+            raise RuntimeRefused(str(error), code="spawn_failed") from error
+
     async def thaw(self, unit: Unit) -> None:
         """The sidecar first, as it was frozen last."""
         for container in reversed(unit.containers):
