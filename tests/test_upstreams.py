@@ -1,5 +1,8 @@
 """The table of upstreams: revisions in order, the latest word on an agent wins, nothing half applied."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
 from pydantic import SecretStr
 
 from elizacloud.model import Scope
@@ -87,6 +90,14 @@ def test_a_token_whose_parent_went_before_is_still_found_by_it() -> None:
     table.replace(Snapshot("epoch", 0, tokens=(a_token("s1", "cc", parent_id="t1"),)))
     table.apply(Change(1, revoked_tokens=("t1",)))
     assert not table.tokens
+
+
+def test_what_can_never_be_used_again_is_known() -> None:
+    table, now = UpstreamTable(), datetime(2026, 1, 2, tzinfo=UTC)
+    past, future = now, now + timedelta(seconds=1)
+    tokens = [replace(a_token(name, name), expires_at=end) for name, end in (("p", past), ("f", future), ("n", None))]
+    table.replace(Snapshot("epoch", 0, tokens=tuple(tokens)))
+    assert table.expired_tokens(now) == ("p",)
 
 
 def test_an_issuers_new_keys_replace_its_old_ones_and_no_one_elses() -> None:

@@ -183,3 +183,17 @@ def _minted(sha256: str) -> object:
 async def test_an_agent_that_is_not_there_has_no_tickets(tickets: Tickets, tokens: Tokens, clock: Clock) -> None:
     with pytest.raises(NotFound):
         await tickets.issue("kagent0000000009", OWNER, by=await holder(tokens, clock))
+
+
+async def test_logging_out_ends_the_session_and_nothing_else(
+    tickets: Tickets, tokens: Tokens, relays: FakeRelays, clock: Clock, agent_id: str
+) -> None:
+    issued = await tokens.issue(OWNER, "laptop", by=None)
+    ticket = await tickets.issue(agent_id, OWNER, by=principal_of(issued.token, clock()))
+    session = (await tickets.redeem(token_sha256(ticket.value), agent_id, session=True)).token
+    await tokens.end_session(issued.token.sha256)
+    assert {issued.token.id, session.token_id} <= set(relays.table.token_ids)
+    for _ in range(2):
+        await tokens.end_session(session.sha256)
+        assert set(relays.table.token_ids) == {issued.token.id}
+    await tokens.end_session("ab" * 32)

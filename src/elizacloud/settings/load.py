@@ -102,9 +102,11 @@ def load_settings(flags: Mapping[str, Any] | None = None, *, file: Path | None =
 
 def _sentence(detail: Any, sources: Mapping[str, str]) -> str:
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
-    if detail["type"] == "extra_forbidden":
+    inside = ".".join(map(str, detail["loc"][1:]))
+    if detail["type"] == "extra_forbidden" and not inside:
         return f"{name} (from {sources.get(name, 'a source')}) is not a setting; `elizacloud settings` lists them all"
     source = sources.get(name, "default")
     where = f"{ENV_PREFIX}{name.upper()}" if source == "environment" else f"{name} (from {source})"
     reason = str(detail["msg"]).removeprefix("Value error, ")
+    where += f", {inside}" if inside else ""
     return f"{where}: {reason[0].lower() + reason[1:]}"

@@ -26,6 +26,7 @@ class Heard:
         self.tickets: dict[tuple[str, str], Redemption] = {}
         """By hash and agent; each is given once."""
         self.asked: list[tuple[str, str, bool]] = []
+        self.ended: list[str] = []
         self.answering = asyncio.Event()
         self.answering.set()
 
@@ -37,6 +38,10 @@ class Heard:
         if redemption is None:
             raise Unauthenticated("cannot take this ticket: it was used", code="ticket_used")
         return redemption
+
+    async def end_session(self, session_sha256: str) -> None:
+        self.ended.append(session_sha256)
+        self.any.set()
 
     def peer_seen(self, peer: PeerSeen) -> None:
         self.peers.append(peer)

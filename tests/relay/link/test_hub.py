@@ -36,6 +36,20 @@ async def test_a_worker_gets_the_table_and_then_each_change(run_dir: Path, follo
         assert client.table.tokens == {}
 
 
+async def test_workers_forget_what_has_expired(run_dir: Path, following: Following) -> None:
+    hub = hub_with()
+    kept = replace(TOKEN, token_id="t2", sha256="cd" * 32, expires_at=None)
+    hub.load([], [], [TOKEN, kept])
+    async with hub.serve(run_dir / "link"), following() as (client, worker):
+        await worker.until(lambda: len(client.table.tokens) == 2)
+        assert TOKEN.expires_at is not None
+        hub.forget_expired(TOKEN.expires_at)
+        await worker.until(lambda: len(client.table.tokens) == 1)
+        assert list(client.table.token_ids) == ["t2"]
+        hub.forget_expired(TOKEN.expires_at)
+        assert hub.snapshot().revision == client.table.revision
+
+
 async def test_only_our_own_user_can_link(run_dir: Path) -> None:
     async with hub_with().serve(run_dir / "link"):
         assert stat.S_IMODE((run_dir / "link").stat().st_mode) == 0o600

@@ -62,6 +62,7 @@ def test_what_the_control_plane_says_arrives_as_it_was(message: messages.Down) -
         messages.DrainDone(2, True),
         messages.Seen(PeerSeen("cell", "7", ("100.64.0.7",), ("tag:agent",), True)),
         messages.Wake("a"),
+        messages.EndSession("ef" * 32),
         messages.AskRedeem(1, "ef" * 32, "kagent0000000001", session=True),
         messages.Active((messages.Activity("a", 3, 1),)),
         messages.Goodbye(),
