@@ -1,13 +1,13 @@
 import pytest
 
-from elizacloud.relay.front import Fronts, ToAgent, ToApi
+from elizacloud.relay.front import Fronts, ToAgent, ToApi, ToOwn
 from elizacloud.relay.http1.head import BadMessage, RequestHead
 
 A = "kagent0000000001"
 FRONTS = Fronts("agents.test")
 
 
-def find(target: str, host: str = "cloud.test", method: str = "GET") -> ToAgent | ToApi:
+def find(target: str, host: str = "cloud.test", method: str = "GET") -> ToAgent | ToOwn | ToApi:
     return FRONTS.find(RequestHead(method.encode(), target.encode(), 1, [], host.encode()))
 
 

@@ -23,7 +23,7 @@ from tests.relay.browsers import (
     signed_in,
     ticket_for,
 )
-from tests.relay.conftest import AGENT, TOKEN, Answer, Cloud, RawAgent
+from tests.relay.conftest import AGENT, TOKEN, Answer, Cloud, RawAgent, until
 
 NAVIGATION = "Accept: text/html,application/xhtml+xml\r\nSec-Fetch-Mode: navigate\r\n"
 BEGIN = f"/.elizacloud/session?elizacloud_ticket={TICKET}"
@@ -196,6 +196,7 @@ async def test_logging_out_clears_the_cookie(cloud: Cloud) -> None:
     assert (answer.status, value, attributes["Max-Age"]) == (204, "__Host-elizacloud=", "0")
     assert {"Secure", "HttpOnly", "Partitioned"} <= set(attributes)
     assert attributes["Path"] == "/"
+    await until(lambda: cloud.heard.ended == [token_sha256(SESSION)])
 
 
 @pytest.mark.parametrize("origin", ["https://evil.test", "null", "http://kagent0000000002.agents.test"])
@@ -204,6 +205,7 @@ async def test_another_page_logs_nobody_out(cloud: Cloud, origin: str) -> None:
     headers = f"Origin: {origin}\r\nContent-Length: 0\r\n"
     answer = await cloud.ask(by_host("/.elizacloud/logout", method="POST", cookie=COOKIE, headers=headers))
     assert (answer.status, answer.header("Set-Cookie")) == (403, None)
+    assert cloud.heard.ended == []
 
 
 # Who is not in yet

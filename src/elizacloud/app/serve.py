@@ -171,3 +171,7 @@ class _Listener:
         if self.credentials is None:
             raise Unavailable("cannot take this ticket: the control plane is starting; try again")
         return await self.credentials.tickets.redeem(ticket_sha256, agent_id, session=session)
+
+    async def end_session(self, session_sha256: str) -> None:
+        if self.credentials is not None:
+            await self.credentials.tokens.end_session(session_sha256)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from elizacloud.auth.tokens import mint
 from elizacloud.errors import Forbidden, Invalid, NotFound
-from elizacloud.model import ApiToken, Principal, Scope
+from elizacloud.model import ApiToken, Principal, Scope, TokenKind
 from elizacloud.store import Store
 from elizacloud.upstreams import KnownToken, Relays
 
@@ -79,6 +79,12 @@ class Tokens:
             raise NotFound(f"cannot find a token {token_id[:40]}: check its id", code="token_not_found") from error
         self._relays.revoke_token(token.id)
         return token
+
+    async def end_session(self, sha256: str) -> None:
+        """A browser logged out: revoke its session, if there is one with this hash."""
+        token = await self._store.tokens.by_sha256(sha256)
+        if token is not None and token.kind is TokenKind.SESSION and token.revoked_at is None:
+            await self.revoke(token.id, token.owner_id)
 
 
 def known_token(token: ApiToken) -> KnownToken:

@@ -1,7 +1,7 @@
 """A browser's session with one agent, at the relay's own addresses on that agent's host.
 
 GET  /.elizacloud/session?elizacloud_ticket=...&next=/path    redeem the ticket, set the cookie, go on to `next`
-POST /.elizacloud/logout                                      clear the cookie
+POST /.elizacloud/logout                                      revoke the session, clear the cookie
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ class Sessions:
 
     def _log_out(self, request: Request) -> Page:
         cookies = carried_by(request.head).cookies
-        if cookies is not None and cookie_of(cookies) is not None:
+        if cookies is not None and (session := cookie_of(cookies)) is not None:
             request.edge_lines += self._origins.check_cookie(request)
+            self._tickets.end_session(session)
         return Page(HTTPStatus.NO_CONTENT, "logout", (f"Set-Cookie: {COOKIE}=; {_ATTRIBUTES}; Max-Age=0",))
 
     def invite(self, error: Unauthenticated, front: ToAgent, request: Request) -> Error:

@@ -1,4 +1,4 @@
-"""Redeeming tickets: each works once, in the whole cloud, since it is the control plane that consumes it."""
+"""Redeeming tickets, and ending what they gave. It is the control plane that does it, so that each works once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ _MOST_AT_A_TIME = 256
 
 class Link(Protocol):
     async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption: ...
+
+    def tell_session_ended(self, session_sha256: str) -> None: ...
 
 
 class Tickets:
@@ -41,3 +43,7 @@ class Tickets:
             return await self._link.redeem(token_sha256(ticket), agent_id, session=session)
         finally:
             self._open -= 1
+
+    def end_session(self, session: str) -> None:
+        """Revoke it, as soon as the control plane can."""
+        self._link.tell_session_ended(token_sha256(session))

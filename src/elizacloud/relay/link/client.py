@@ -141,6 +141,9 @@ class LinkClient:
         if agents:
             self._send(messages.Active(agents))
 
+    def tell_session_ended(self, session_sha256: str) -> None:
+        self._send(messages.EndSession(session_sha256))
+
     def say_goodbye(self) -> None:
         self._send(messages.Goodbye())
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -62,6 +62,9 @@ class Listener(Protocol):
     async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption:
         """Consume the ticket. Raises Unauthenticated `ticket_used` when it is unknown, used, expired or for another
         agent, and StoreUnavailable."""
+
+    async def end_session(self, session_sha256: str) -> None:
+        """Revoke the session, if there is one. Raises StoreUnavailable."""
 
 
 class Hub:
@@ -232,6 +235,8 @@ class Hub:
                 self._answers.give(worker, message.id, message)
             case messages.AskRedeem():
                 self._begin_redeem(worker, message)
+            case messages.EndSession():
+                self._begin(self._end_session(message.session_sha256), "end a session")
             case messages.Resync():
                 worker.send(messages.Table(self.snapshot()))
             case messages.Seen():
@@ -278,9 +283,18 @@ class Hub:
             busy = TooMany("cannot take the ticket now: very many are being redeemed; try again")
             worker.send(messages.Redeemed(asked.id, error=str(busy), code=busy.reason))
             return
-        task = asyncio.create_task(self._redeem(worker, asked), name=f"redeem a ticket for {asked.agent_id[:40]}")
+        self._begin(self._redeem(worker, asked), f"redeem a ticket for {asked.agent_id[:40]}")
+
+    def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
         self._redeeming.add(task)
         task.add_done_callback(self._redeeming.discard)
+
+    async def _end_session(self, session_sha256: str) -> None:
+        try:
+            await self._listener.end_session(session_sha256)
+        except Error as error:
+            logger.warning("a browser logged out, but its session goes on", reason=str(error))
 
     async def _redeem(self, worker: LinkedWorker, asked: messages.AskRedeem) -> None:
         try:

@@ -141,6 +141,14 @@ class Redeemed:
 
 
 @dataclass(frozen=True, slots=True)
+class EndSession:
+    """The browser that holds it logs out."""
+
+    session_sha256: str
+    kind: Literal["end_session"] = "end_session"
+
+
+@dataclass(frozen=True, slots=True)
 class Goodbye:
     """The worker is drained and leaves: its silence is no veto."""
 
@@ -148,7 +156,7 @@ class Goodbye:
 
 
 Down = Table | Changed | AskProbe | AskDrain | Redeemed | Heartbeat
-Up = Hello | Resync | ProbeDone | DrainDone | AskRedeem | Seen | Wake | Active | Goodbye | Heartbeat
+Up = Hello | Resync | ProbeDone | DrainDone | AskRedeem | EndSession | Seen | Wake | Active | Goodbye | Heartbeat
 
 _DOWN: TypeAdapter[Down] = TypeAdapter(Annotated[Down, Field(discriminator="kind")])
 _UP: TypeAdapter[Up] = TypeAdapter(Annotated[Up, Field(discriminator="kind")])
