@@ -37,6 +37,8 @@ TAILSCALE = (f"{VOLUME}/tailscale/*", "file:relay/tailscaled/*")
 SHAPES = (
     Shape("an agent's, join or busy token", re.compile(rb"ec[ajb]_[\w-]{43}"), ("environ:agent", f"{VOLUME}/*-token")),
     Shape("an API token", re.compile(rb"ec_[A-Za-z0-9]{12}_[A-Za-z0-9]{43}"), (*ITS_OWN, "environ:up")),
+    Shape("a session or a ticket", re.compile(rb"ec[st]_[A-Za-z0-9]{12}_[A-Za-z0-9]{43}")),
+    Shape("a private signing key", re.compile(rb'"d": ?"[\w-]{43}"')),
     Shape("a pre-auth key", re.compile(rb"hskey-auth-[\w-]{12}-[\w-]{64}")),
     Shape("an API key of Headscale", re.compile(rb"hskey-api-[\w-]{12}-[\w-]{64}"), ("file:control-server/api.key",)),
     Shape(
@@ -307,6 +309,7 @@ async def _live(cloud: Cloud, planted: Planted) -> str:
         planted.add("a token for one agent", token.token.get_secret_value())
         async with Client(cloud.url, token.token) as bound, bound.relay("GET", made.agent_id, "/api/health") as answer:
             assert answer.status == 200
+        await _browser(cloud, client, planted, made.agent_id)
         session = await client.open_cli_session()
         planted.add("a login's session id", session.session_id.get_secret_value())
         await client.poll_cli_session(session.session_id)
@@ -317,6 +320,30 @@ async def _live(cloud: Cloud, planted: Planted) -> str:
                 pass
         await client.wait_until(made.agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
         return made.agent_id
+
+
+async def _browser(cloud: Cloud, client: Client, planted: Planted, agent_id: str) -> None:
+    """A ticket that becomes a session, one that is refused, and a JWT; each is used."""
+    jwt = planted.add("a JWT", (await client.create_jwt(agent_id=agent_id)).token.get_secret_value())
+    host = f"{agent_id}.localhost:{urlsplit(cloud.url).port}"
+    cookies: list[str] = []
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as browser:
+        ticket = (await client.create_ticket(agent_id)).ticket.get_secret_value()
+        page = f"{cloud.url}/.elizacloud/session?elizacloud_ticket={planted.add('a ticket', ticket)}"
+        for status in (303, 401):
+            async with browser.get(page, headers={"Host": host}, allow_redirects=False) as answer:
+                assert answer.status == status
+                cookies += [cookie.value for cookie in answer.cookies.values() if cookie.value]
+        (session,) = cookies
+        planted.add("a session", session)
+        for credential in ({"Cookie": f"__Host-elizacloud={session}"}, {"Authorization": f"Bearer {jwt}"}):
+            async with browser.get(f"{cloud.url}/api/health", headers={"Host": host, **credential}) as answer:
+                assert answer.status == 200
+        for wrong in (session, ticket, jwt):
+            async with browser.get(
+                f"{cloud.url}/api/v1/agents", headers={"Authorization": f"Bearer {wrong}"}
+            ) as answer:
+                assert answer.status in (401, 403)
 
 
 async def _is_ready(client: Client) -> bool:
