@@ -12,6 +12,7 @@ import typer
 from bench.relay import table
 
 from elizacloud import errors
+from elizacloud.app.relay import supervisor_metrics
 from elizacloud.cli.root import app
 from elizacloud.relay.metrics import Metrics, State
 from elizacloud.settings import ENV_PREFIX, Settings
@@ -91,13 +92,14 @@ def metrics_page() -> str:
     metrics = Metrics()
     metrics.state = lambda: State({}, 0, False, 0.0, False, 0)
     rows = []
-    for family in metrics.collect():
+    for family in (*supervisor_metrics(ready=0, starts=0, followed=False, losses=0), *metrics.collect()):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ())) or "-"
         rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
     return (
-        f"{GENERATED}# Metrics\n\nEach relay worker serves them for Prometheus at `metrics_listen`, a listener of its own, and "
-        "for itself: add up what counts. No label names an agent, an owner or an address, since each new agent would be a "
+        f"{GENERATED}# Metrics\n\nThe relay serves them for Prometheus at `metrics_listen`, a listener of its own, for all its "
+        "workers and their supervisor: every sample has the label `worker`, which is a worker's number or `supervisor`; add up "
+        "what counts. A number is used again by the worker's successor, whose counters begin at 0. No label names an agent, an owner or an address, since each new agent would be a "
         "series for ever: the access log has them, line by line.\n\n"
         "| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
         + "\n".join(rows)
@@ -134,7 +136,7 @@ def command_names(command: Any, prefix: str = "") -> set[str]:
 
 
 def broken_references() -> list[str]:
-    """Links to files that are not there, and make targets or commands that do not exist."""
+    """Links to files that are not there, and make targets, commands or tests that do not exist."""
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     commands = command_names(typer.main.get_command(app))
     problems = []
@@ -146,6 +148,9 @@ def broken_references() -> list[str]:
         for target in re.findall(r"`make ([a-z-]+)", text):
             if target not in targets:
                 problems.append(f"{page.relative_to(ROOT)}: there is no `make {target}`")
+        for test, name in re.findall(r"`(tests/[\w./]+\.py)(?:::(\w+))?`", text):
+            if not (ROOT / test).exists() or (name and f"def {name}(" not in (ROOT / test).read_text()):
+                problems.append(f"{page.relative_to(ROOT)}: there is no {name or 'test'} in {test}")
         fenced = "\n".join(re.findall(r"```\n(.*?)```", text, flags=re.DOTALL))
         typed = re.findall(_COMMAND, fenced, flags=re.MULTILINE) + re.findall("`" + _COMMAND[1:], text)
         for command in typed:
