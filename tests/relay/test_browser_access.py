@@ -11,6 +11,7 @@ from tests.relay.browsers import (
     HOST,
     ORIGIN,
     PAGE,
+    PARENT,
     SESSION,
     SWITCHED,
     TICKET,
@@ -156,6 +157,14 @@ async def test_a_session_that_turned_into_a_token_is_no_cookie(cloud: Cloud, age
     assert await code_of(cloud, by_host(cookie=COOKIE)) == (401, "misplaced_credential")
 
 
+async def test_a_session_that_was_used_before_is_refused_once_it_ended(cloud: Cloud, agent: RawAgent) -> None:
+    for _ in range(2):
+        assert (await cloud.ask(by_host(cookie=COOKIE))).status == 200
+    cloud.hub.revoke_token(PARENT)
+    await cloud.told()
+    assert await code_of(cloud, by_host(cookie=COOKIE)) == (401, "invalid_token")
+
+
 # From which pages
 
 
@@ -215,6 +224,7 @@ async def test_a_session_may_be_used_by(cloud: Cloud, agent: RawAgent, headers: 
             "cross_site_request",
         ),
         ("GET", "Sec-Fetch-Site: Same-Origin\r\n", "cross_site_request"),
+        ("GET", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document\r\n", "cross_site_request"),
     ],
 )
 async def test_a_session_may_not_be_used_by(
