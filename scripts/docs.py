@@ -99,7 +99,8 @@ def metrics_page() -> str:
     return (
         f"{GENERATED}# Metrics\n\nThe relay serves them for Prometheus at `metrics_listen`, a listener of its own, for all its "
         "workers and their supervisor: every sample has the label `worker`, which is a worker's number or `supervisor`; add up "
-        "what counts. A number is used again by the worker's successor, whose counters begin at 0. No label names an agent, an owner or an address, since each new agent would be a "
+        "what counts. A number is used again by the worker's successor, whose counters begin at 0. No label names an agent, "
+        "an owner or an address, since each new agent would be a "
         "series for ever: the access log has them, line by line.\n\n"
         "| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
         + "\n".join(rows)

@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -116,23 +116,29 @@ class _OwnMetrics(Collector):
         self._watcher = watcher
         self._workers = workers
 
-    def collect(self) -> list[Metric]:
-        return [
-            GaugeMetricFamily("elizacloud_relay_workers_ready", "Workers that serve now", value=self._workers.ready),
-            CounterMetricFamily(
-                "elizacloud_relay_worker_starts", "Times that a worker was started", value=self._workers.starts
-            ),
-            GaugeMetricFamily(
-                "elizacloud_relay_tailnet_followed",
-                "1 while tailscaled answers and its netmap is followed",
-                value=int(self._watcher.netmap.known),
-            ),
-            CounterMetricFamily(
-                "elizacloud_relay_tailnet_losses",
-                "Times that it was followed no more: tailscaled ended, hung, or cut us off",
-                value=self._watcher.losses,
-            ),
-        ]
+    def collect(self) -> Sequence[Metric]:
+        watcher, workers = self._watcher, self._workers
+        return supervisor_metrics(
+            ready=workers.ready, starts=workers.starts, followed=watcher.netmap.known, losses=watcher.losses
+        )
+
+
+def supervisor_metrics(*, ready: int, starts: int, followed: bool, losses: int) -> Sequence[Metric]:
+    """What the supervisor tells of workers and tailnet."""
+    return (
+        GaugeMetricFamily("elizacloud_relay_workers_ready", "Workers that serve now", value=ready),
+        CounterMetricFamily("elizacloud_relay_worker_starts", "Times that a worker was started", value=starts),
+        GaugeMetricFamily(
+            "elizacloud_relay_tailnet_followed",
+            "1 while tailscaled answers and its netmap is followed",
+            value=int(followed),
+        ),
+        CounterMetricFamily(
+            "elizacloud_relay_tailnet_losses",
+            "Times that it was followed no more: tailscaled ended, hung, or cut us off",
+            value=losses,
+        ),
+    )
 
 
 def _listener(settings: Settings) -> socket.socket:

@@ -2,7 +2,7 @@
 
 All workers wait at one queue in the kernel, so a worker that stops or dies takes no waiting connection with it, as it
 would with a queue of its own (SO_REUSEPORT). One at a time, because whoever is busy then comes back later and the
-others take the next ones; asyncio's own server takes all that wait. docs/decisions/shared-listener.md has the numbers.
+others take the next ones; asyncio's own server takes all that wait. docs/decisions/0007 has the numbers.
 """
 
 from __future__ import annotations

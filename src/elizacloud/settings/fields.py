@@ -105,7 +105,7 @@ class Settings(RelaySettings):
     )
 
     metrics_listen: HostPort | None = Field(
-        None, description="host:port for this process's Prometheus metrics; off unless given."
+        None, description="Relay: host:port for Prometheus metrics of all its workers; off unless given."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line written."
