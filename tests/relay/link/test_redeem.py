@@ -76,6 +76,18 @@ async def test_a_link_that_breaks_meanwhile_is_said_at_once(run_dir: Path, follo
     assert refused.value.reason == "control_plane_unavailable"
 
 
+async def test_only_a_session_is_ended_and_anything_else_costs_nothing(run_dir: Path, following: Following) -> None:
+    heard = Heard()
+    hub = Hub("e1", heard)
+    hub.load([], [], [TOKEN, SESSION])
+    async with hub.serve(run_dir / "link"), following() as (client, worker):
+        await worker.until(lambda: client.linked)
+        for sha256 in ("ef" * 32, TOKEN.sha256, SESSION.sha256):
+            client.tell_session_ended(sha256)
+        await heard.any.wait()
+    assert heard.ended == [SESSION.sha256]
+
+
 async def test_very_many_at_one_time_are_refused_and_not_queued(run_dir: Path, following: Following) -> None:
     heard = Heard()
     heard.answering.clear()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from elizacloud.errors import Error, Invalid, Misconfigured, TailnetUnavailable, TooMany
+from elizacloud.model import TokenKind
 from elizacloud.relay.link import messages
 from elizacloud.relay.link.linked import Answers, LinkedWorker
 from elizacloud.upstreams import (
@@ -88,6 +89,7 @@ class Hub:
         """Workers whose link broke without a goodbye, with their process ids: they may still serve."""
         self._answers = Answers()
         self._redeeming: set[asyncio.Task[None]] = set()
+        self._ending: set[str] = set()
         self._changed = asyncio.Condition()
 
     # upstreams.Relays
@@ -236,7 +238,7 @@ class Hub:
             case messages.AskRedeem():
                 self._begin_redeem(worker, message)
             case messages.EndSession():
-                self._begin(self._end_session(message.session_sha256), "end a session")
+                self._begin_end_session(message.session_sha256)
             case messages.Resync():
                 worker.send(messages.Table(self.snapshot()))
             case messages.Seen():
@@ -290,11 +292,20 @@ class Hub:
         self._redeeming.add(task)
         task.add_done_callback(self._redeeming.discard)
 
+    def _begin_end_session(self, session_sha256: str) -> None:
+        """Anyone can log out with any value: only one that is a session now costs a query, and that once at a time."""
+        known = self._table.tokens.get(session_sha256)
+        if known is not None and known.kind is TokenKind.SESSION and session_sha256 not in self._ending:
+            self._ending.add(session_sha256)
+            self._begin(self._end_session(session_sha256), f"end the session {known.token_id}")
+
     async def _end_session(self, session_sha256: str) -> None:
         try:
             await self._listener.end_session(session_sha256)
         except Error as error:
             logger.warning("a browser logged out, but its session goes on", reason=str(error))
+        finally:
+            self._ending.discard(session_sha256)
 
     async def _redeem(self, worker: LinkedWorker, asked: messages.AskRedeem) -> None:
         try:
