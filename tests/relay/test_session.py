@@ -199,6 +199,16 @@ async def test_logging_out_clears_the_cookie(cloud: Cloud) -> None:
     await until(lambda: cloud.heard.ended == [token_sha256(SESSION)])
 
 
+async def test_the_control_plane_is_not_bothered_with_what_is_no_session(cloud: Cloud) -> None:
+    post = by_host("/.elizacloud/logout", method="POST", cookie=COOKIE, headers="Content-Length: 0\r\n")
+    assert (await cloud.ask(post)).status == 204
+    await signed_in(cloud, sha256="ab" * 32)
+    assert (await cloud.ask(post)).status == 204
+    session_ticket_for(cloud)
+    assert (await cloud.ask(by_host(BEGIN))).status == 303  # later on the same link
+    assert cloud.heard.ended == []
+
+
 @pytest.mark.parametrize("origin", ["https://evil.test", "null", "http://kagent0000000002.agents.test"])
 async def test_another_page_logs_nobody_out(cloud: Cloud, origin: str) -> None:
     await signed_in(cloud)

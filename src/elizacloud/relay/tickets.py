@@ -7,13 +7,16 @@ from typing import Protocol
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.errors import TooMany, Unauthenticated
 from elizacloud.relay.credentials import looks_like_ticket
-from elizacloud.upstreams import Redemption
+from elizacloud.upstreams import Redemption, UpstreamTable
 
 _MOST_AT_A_TIME = 256
 """Anyone can send something that looks like a ticket, and each costs the control plane a query."""
 
 
 class Link(Protocol):
+    @property
+    def table(self) -> UpstreamTable: ...
+
     async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption: ...
 
     def tell_session_ended(self, session_sha256: str) -> None: ...
@@ -45,5 +48,7 @@ class Tickets:
             self._open -= 1
 
     def end_session(self, session: str) -> None:
-        """Revoke it, as soon as the control plane can."""
-        self._link.tell_session_ended(token_sha256(session))
+        """Revoke it, as soon as the control plane can. Nobody is bothered with what is no session."""
+        sha256 = token_sha256(session)
+        if sha256 in self._link.table.tokens:
+            self._link.tell_session_ended(sha256)
