@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from elizacloud.errors import Error, Invalid, Misconfigured, TailnetUnavailable, TooMany
-from elizacloud.model import TokenKind
+from elizacloud.errors import Error, Invalid, Misconfigured, TailnetUnavailable
 from elizacloud.relay.link import messages
+from elizacloud.relay.link.errands import Errands, Registrar
 from elizacloud.relay.link.linked import Answers, LinkedWorker
 from elizacloud.upstreams import (
     AssertionKey,
@@ -33,7 +33,6 @@ from elizacloud.upstreams import (
     KnownToken,
     PeerSeen,
     Probe,
-    Redemption,
     Relays,
     Snapshot,
     Upstream,
@@ -47,11 +46,9 @@ LEAVING = frozenset({"deleting", "tombstone", "gone"})
 
 _MAX_FORGOTTEN = 10_000
 """Expired tokens in one change; the rest goes with the next one."""
-_MAX_REDEEMING = 64
-"""Tickets that are looked up at one time: anyone can send one, and the database is for others too."""
 
 
-class Listener(Protocol):
+class Listener(Registrar, Protocol):
     """Who is told what workers see and do. Called on the event loop; must not block."""
 
     def peer_seen(self, peer: PeerSeen) -> None: ...
@@ -59,13 +56,6 @@ class Listener(Protocol):
     def wake(self, agent_id: str) -> None: ...
 
     def active(self, activity: messages.Activity) -> None: ...
-
-    async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption:
-        """Consume the ticket. Raises Unauthenticated `ticket_used` when it is unknown, used, expired or for another
-        agent, and StoreUnavailable."""
-
-    async def end_session(self, session_sha256: str) -> None:
-        """Revoke the session, if there is one. Raises StoreUnavailable."""
 
 
 class Hub:
@@ -88,8 +78,7 @@ class Hub:
         self._lost: dict[str, int] = {}
         """Workers whose link broke without a goodbye, with their process ids: they may still serve."""
         self._answers = Answers()
-        self._redeeming: set[asyncio.Task[None]] = set()
-        self._ending: set[str] = set()
+        self._errands = Errands(listener)
         self._changed = asyncio.Condition()
 
     # upstreams.Relays
@@ -171,8 +160,7 @@ class Hub:
                     beat.cancel()
         finally:
             server.close()
-            for redeeming in tuple(self._redeeming):
-                redeeming.cancel()
+            self._errands.cancel()
             for worker in tuple(self._workers.values()):
                 worker.cut("the control plane stops")
             path.unlink(missing_ok=True)
@@ -236,9 +224,9 @@ class Hub:
             case messages.ProbeDone() | messages.DrainDone():
                 self._answers.give(worker, message.id, message)
             case messages.AskRedeem():
-                self._begin_redeem(worker, message)
+                self._errands.redeem(worker, message)
             case messages.EndSession():
-                self._begin_end_session(message.session_sha256)
+                self._errands.end_session(self._table.tokens.get(message.session_sha256))
             case messages.Resync():
                 worker.send(messages.Table(self.snapshot()))
             case messages.Seen():
@@ -279,41 +267,6 @@ class Hub:
         self._table.apply(change)
         for worker in tuple(self._workers.values()):
             worker.send(messages.Changed(change))
-
-    def _begin_redeem(self, worker: LinkedWorker, asked: messages.AskRedeem) -> None:
-        if len(self._redeeming) >= _MAX_REDEEMING:
-            busy = TooMany("cannot take the ticket now: very many are being redeemed; try again")
-            worker.send(messages.Redeemed(asked.id, error=str(busy), code=busy.reason))
-            return
-        self._begin(self._redeem(worker, asked), f"redeem a ticket for {asked.agent_id[:40]}")
-
-    def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._redeeming.add(task)
-        task.add_done_callback(self._redeeming.discard)
-
-    def _begin_end_session(self, session_sha256: str) -> None:
-        """Anyone can log out with any value: only one that is a session now costs a query, and that once at a time."""
-        known = self._table.tokens.get(session_sha256)
-        if known is not None and known.kind is TokenKind.SESSION and session_sha256 not in self._ending:
-            self._ending.add(session_sha256)
-            self._begin(self._end_session(session_sha256), f"end the session {known.token_id}")
-
-    async def _end_session(self, session_sha256: str) -> None:
-        try:
-            await self._listener.end_session(session_sha256)
-        except Error as error:
-            logger.warning("a browser logged out, but its session goes on", reason=str(error))
-        finally:
-            self._ending.discard(session_sha256)
-
-    async def _redeem(self, worker: LinkedWorker, asked: messages.AskRedeem) -> None:
-        try:
-            redemption = await self._listener.redeem(asked.ticket_sha256, asked.agent_id, session=asked.session)
-        except Error as error:
-            worker.send(messages.Redeemed(asked.id, error=str(error), code=error.reason))
-        else:
-            worker.send(messages.Redeemed(asked.id, redemption))
 
     async def _drained(self, agent_id: str, within_seconds: float) -> bool:
         async with self._changed:
