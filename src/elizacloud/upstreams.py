@@ -147,8 +147,11 @@ class UpstreamTable:
     issuers: dict[str, KnownIssuer] = field(default_factory=dict)
     """By the value of `iss`."""
     assertion_key: AssertionKey | None = None
+    losses: int = field(default=0, compare=False)
+    """Counts the changes that may have taken a credential away."""
 
     def replace(self, snapshot: Snapshot) -> None:
+        self.losses += 1
         self.epoch, self.revision = snapshot.epoch, snapshot.revision
         self.upstreams = {upstream.agent_id: upstream for upstream in snapshot.upstreams}
         self.agents = {agent.agent_id: agent for agent in snapshot.agents}
@@ -165,6 +168,7 @@ class UpstreamTable:
         for agent_id in change.withdrawn_agents:
             self.upstreams.pop(agent_id, None)
             self.agents.pop(agent_id, None)
+        self.losses += bool(change.revoked_tokens or change.issuers)
         if change.revoked_tokens:
             self._revoke(frozenset(change.revoked_tokens))
         for agent in change.agents:

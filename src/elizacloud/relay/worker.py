@@ -139,6 +139,7 @@ class Worker:
         self._no_clients = asyncio.Event()
         self._no_clients.set()
         self._table_known = asyncio.Event()
+        self._losses_seen = 0
         metrics.state = self._state
 
     async def run(
@@ -250,7 +251,9 @@ class Worker:
     def table_changed(self) -> None:
         self._table_known.set()
         self._reach.table_changed()
-        self._end_what_may_not_go_on()
+        if self._link.table.losses != self._losses_seen:
+            self._losses_seen = self._link.table.losses
+            self._end_what_may_not_go_on()
 
     def _end_what_may_not_go_on(self) -> None:
         """Requests, streams and upgraded connections whose credential was revoked or has expired."""
