@@ -111,9 +111,10 @@ async def _measured(measure: Measure, meter: Meter, cores: Cores, outside: Outsi
 
 
 def _facts(plan: Plan, cores: Cores) -> dict[str, str]:
+    system = f"{platform.system()} {platform.release()}"
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d}, {plan.rounds} rounds of {plan.seconds} s, interleaved, medians",
-        "machine": f"{os.cpu_count()} cores of {_processor()}, {platform.system()} {platform.release()}, load {os.getloadavg()[0]:.1f} before",
+        "machine": f"{os.cpu_count()} cores of {_processor()}, {system}, load {os.getloadavg()[0]:.1f} before",
         "cores": str(cores),
         "Python": platform.python_version(),
         "all": "one thread, keep-alive, no access log, no compression; ours alone knows who asks and checks who answers",

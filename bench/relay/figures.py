@@ -99,7 +99,7 @@ TARGETS: Mapping[tuple[str, str], Target] = {
 """Section "what good is measured by" of the design, first four rows."""
 
 
-RATE, P50, P99, BODY = "requests/s", "p50", "p99", "large body"
+RATE, P50, P99, CPU, BODY = "requests/s", "p50", "p99", "CPU time", "large body"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,8 @@ def verdicts(part: str, ours: Result, other: Result) -> list[Verdict]:
         found.append(_at_least(RATE, connections, rate, target.rate.get(connections)))
         p99 = mine.p99_seconds / theirs.p99_seconds
         found.append(_at_most(P99, connections, p99, target.p99))
+        if mine.cpu_seconds and theirs.cpu_seconds:
+            found.append(_at_most(CPU, connections, mine.cpu_seconds / theirs.cpu_seconds, None))
         if target.added_p50_seconds is not None and connections == 1:
             added = mine.p50_seconds - theirs.p50_seconds
             wanted = target.added_p50_seconds

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.relay.figures import BODY, CONNECTIONS, P50, P99, RATE, Figures, Part, Result, Verdict, verdicts
+from bench.relay.figures import BODY, CONNECTIONS, CPU, P50, P99, RATE, Figures, Part, Result, Verdict, verdicts
 from bench.relay.saved import from_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 SAVED = RESULTS / "relay.json"
 MARK = "bench-relay"
 
-_DETAIL = (
+DETAIL = (
     "relay",
     "connections",
     "requests/s",
@@ -24,10 +24,11 @@ _DETAIL = (
     "CPU us",
     "ours / theirs",
     "p99",
+    "CPU",
     "target",
     "reached",
 )
-_SHORT = ("", "relay", "requests/s", "p99 ms", "CPU us", "MB/s", "ours / theirs", "target", "not reached")
+SHORT = ("", "relay", "requests/s", "p99 ms", "CPU us", "MB/s", "ours / theirs", "target", "not reached")
 
 
 def detail(part: Part) -> list[tuple[str, ...]]:
@@ -60,13 +61,14 @@ def _figures(figures: Figures) -> tuple[str, ...]:
     )
 
 
-def _verdict_cells(found: Sequence[Verdict]) -> tuple[str, str, str, str]:
-    rate = ", ".join(each.text for each in found if each.kind != P99)
+def _verdict_cells(found: Sequence[Verdict]) -> tuple[str, ...]:
+    rate = ", ".join(each.text for each in found if each.kind not in (P99, CPU))
     p99 = "".join(each.text for each in found if each.kind == P99)
+    cpu = "".join(each.text for each in found if each.kind == CPU)
     aimed = [each for each in found if each.reached is not None]
     targets = ", ".join(f"p99 {each.target}" if each.kind == P99 else each.target for each in aimed)
     missed = [each for each in aimed if not each.reached]
-    return rate, p99, targets, "" if not aimed else "no" if missed else "yes"
+    return rate, p99, cpu, targets, "" if not aimed else "no" if missed else "yes"
 
 
 def short(parts: Sequence[Part]) -> list[tuple[str, ...]]:
@@ -113,8 +115,8 @@ def _ratios(found: Sequence[Verdict], *, targets: bool = False) -> str:
     numbers = [text.removesuffix(" x") for text in texts]
     if targets and len(set(numbers)) == 1:
         numbers = numbers[:1]
-    unit = "" if found[0].kind == P50 else " x"
-    return f"{' / '.join(numbers)}{unit} {found[0].kind}"
+    unit = {RATE: " x", P50: " p50"}.get(found[0].kind, f" x {found[0].kind}")
+    return f"{' / '.join(numbers)}{unit}"
 
 
 def _named(kind: str, missed: Sequence[Verdict]) -> str:
@@ -130,8 +132,8 @@ def _joined(values: Iterable[str]) -> str:
 def rich_tables(parts: Sequence[Part]) -> Iterator[Table]:
     for part in parts:
         table = Table(title=f"{part.name}: {versions(part)}", title_justify="left")
-        for number, column in enumerate(_DETAIL):
-            table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number < 8)
+        for number, column in enumerate(DETAIL):
+            table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number < 9)
         last = ""
         for row in detail(part):
             if last and row[1] != last:
@@ -158,7 +160,7 @@ def short_markdown(parts: Sequence[Part], facts: Mapping[str, str]) -> str:
         f"Requests/s, p99 and ratios at {connections} connections, CPU time a request at 32, one body of 64 MB. "
         f"{caption(facts)}. {'. '.join(names)}."
     )
-    return f"{_markdown(_SHORT, short(parts))}\n\n{said}\n"
+    return f"{_markdown(SHORT, short(parts))}\n\n{said}\n"
 
 
 def full_markdown(parts: Sequence[Part], facts: Mapping[str, str]) -> str:
@@ -167,7 +169,7 @@ def full_markdown(parts: Sequence[Part], facts: Mapping[str, str]) -> str:
     for part in parts:
         text += f"\n## {part.name}\n\n"
         if rows := detail(part):
-            text += _markdown(_DETAIL, rows) + "\n"
+            text += _markdown(DETAIL, rows) + "\n"
         text += "".join(f"\nMissing: {name}: {why}\n" for name, why in part.missing.items())
         text += "".join(f"\nFailed: {each.name} {failure}\n" for each in part.results for failure in each.failures)
     return text

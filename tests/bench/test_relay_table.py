@@ -66,13 +66,18 @@ def test_the_short_table_says_what_is_not_reached_and_who_is_missing(parts: list
     rows = {cells[1].strip(): [cell.strip() for cell in cells] for cells in lines if len(cells) > 1}
     assert rows["nginx"][-1] == "all reached"
     assert rows["Envoy"][-3:] == [
-        "2.40 / 2.40 / 2.40 / 2.40 x requests/s",
-        "- / >= 2 / >= 2 / >= 2 x requests/s",
+        "2.40 / 2.40 / 2.40 / 2.40 x",
+        "- / >= 2 / >= 2 / >= 2 x",
         "all reached",
     ]
     assert rows["Caddy"][2] == "missing"
     assert rows[OURS][2] == "12,000 / 12,000 / 12,000 / 12,000"
     assert "machine: 2 cores" in text
+
+
+def test_each_row_has_a_cell_for_each_column(parts: list[Part]) -> None:
+    assert {len(row) for row in table.detail(parts[0])} == {len(table.DETAIL)}
+    assert {len(row) for row in table.short(parts)} == {len(table.SHORT)}
 
 
 def test_the_page_says_why_somebody_is_missing_and_what_failed(parts: list[Part]) -> None:
