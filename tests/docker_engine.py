@@ -34,7 +34,9 @@ STOP_SECONDS = 20.0
 
 SIDECAR_IMAGE = "elizacloud-test/sidecar"
 AGENT_IMAGE = "elizacloud-test/agent"
-AGENT_COMMANDS = ("cat", "echo", "env", "httpd", "id", "kill", "ls", "nc", "ps", "sh", "sleep", "touch", "wget")
+ROOT_AGENT_IMAGE = "elizacloud-test/root-agent"
+"""The same with root as its user."""
+AGENT_COMMANDS = ("cat", "echo", "env", "httpd", "id", "kill", "ls", "nc", "ps", "sh", "sleep", "timeout", "touch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,8 @@ async def _build_images(engine: DockerEngine, busybox: Path) -> None:
     tailscaled = Path(os.environ["ELIZACLOUD_TAILSCALED_BIN"]).resolve()
     contexts = {
         SIDECAR_IMAGE: build_context(container=CONTAINER, busybox=busybox, tailscaled=tailscaled),
-        AGENT_IMAGE: _agent_context(busybox),
+        AGENT_IMAGE: _agent_context(busybox, user="1000:1000"),
+        ROOT_AGENT_IMAGE: _agent_context(busybox, user="0:0"),
     }
     async with Docker(engine.url) as docker:
         for name, context in contexts.items():
@@ -170,10 +173,10 @@ async def _build_images(engine: DockerEngine, busybox: Path) -> None:
             )
 
 
-def _agent_context(busybox: Path) -> bytes:
+def _agent_context(busybox: Path, *, user: str) -> bytes:
     """An image that is not made for us: it has a user, a working directory and a command, and nothing of a tailnet."""
     dockerfile = (
-        "FROM scratch\nCOPY rootfs/ /\nENV FROM_IMAGE=yes\nUSER 1000:1000\nWORKDIR /www\n"
+        f"FROM scratch\nCOPY rootfs/ /\nENV FROM_IMAGE=yes\nUSER {user}\nWORKDIR /www\n"
         'CMD ["httpd", "-f", "-p", "127.0.0.1:2138"]\n'
     )
     buffer = io.BytesIO()

@@ -41,10 +41,22 @@ class Engine:
     async def streaming(self, what: str) -> AsyncIterator[Docker]:
         """A connection of its own, for an answer without an end; closing it is the only way to stop one."""
         docker = Docker(self.url)
+        answers: list[aiohttp.ClientResponse] = []
+
+        async def keep(_session: object, _context: object, call: aiohttp.TraceRequestEndParams) -> None:
+            answers.append(call.response)
+
+        # aiodocker leaves an answer that was not read to its end to the garbage collector.
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_end.append(keep)
+        tracing.freeze()
+        docker.session.trace_configs.append(tracing)
         try:
             with self._as_ours(what):
                 yield docker
         finally:
+            for answer in answers:
+                answer.close()
             await docker.close()
 
     async def has_file(self, container_id: str, path: str) -> bool:

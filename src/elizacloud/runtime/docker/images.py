@@ -67,7 +67,7 @@ class Images:
     def __init__(self, engine: Engine, policy: PullPolicy, *, wait_seconds: float = WAIT_SECONDS) -> None:
         self._engine = engine
         self._policy = policy
-        self._wait_seconds = wait_seconds
+        self.wait_seconds = wait_seconds
         self._pulls: dict[str, _Pull] = {}
 
     async def get(self, name: str, *, allowed: tuple[str, ...] = ("*",)) -> Image:
@@ -105,7 +105,7 @@ class Images:
         if pull is None:
             pull = self._pulls[name] = _Pull()
             pull.task = asyncio.create_task(self._pull(name, pull), name=f"pull {name}")
-        done, _pending = await asyncio.wait({pull.task}, timeout=self._wait_seconds)
+        done, _pending = await asyncio.wait({pull.task}, timeout=self.wait_seconds)
         if not done:
             raise RuntimeUnavailable(
                 f"cannot start the agent yet: its image {name} is being pulled ({pull.progress})",
@@ -161,13 +161,13 @@ def why_not_pulled(name: str, error: Error) -> Error:
     text = str(error)
     if isinstance(error, RuntimeUnavailable):
         return error
-    # "pull access denied ... does not exist or may require 'docker login'" is both; a name that is wrong is likelier.
     if _BUSY.search(text):
         return RuntimeUnavailable(f"{text}; the registry limits how often", code="registry_busy")
     if _AWAY.search(text):
         return RuntimeUnavailable(f"{text}; the registry of {name} cannot be reached", code="registry_unavailable")
+    # Registries say "denied" of a name that does not exist, too, and Docker adds that it may not exist.
+    if _DENIED.search(text):
+        return RuntimeRefused(f"{text}; check the image's name, or log this host in", code="image_denied")
     if _ABSENT.search(text):
         return RuntimeRefused(f"{text}; check the image's name", code="image_not_found")
-    if _DENIED.search(text):
-        return RuntimeRefused(f"{text}; the registry does not let this host in", code="image_denied")
     return RuntimeRefused(text, code="image_not_pulled")

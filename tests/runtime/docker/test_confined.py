@@ -1,0 +1,151 @@
+"""What an agent can and cannot do in its container, tried from inside; what `docker inspect` shows, seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+from pydantic import SecretStr
+
+from elizacloud.model import AgentSpec
+from elizacloud.runtime.docker.labels import Role
+from tests.contract.docker_runtime import DockerRig, docker_rig
+from tests.contract.runtimes import labels, secrets, spec
+from tests.docker_engine import AGENT_IMAGE, ROOT_AGENT_IMAGE, DockerEngine
+
+DONE = "--done--"
+IMAGES = pytest.mark.parametrize("image", [AGENT_IMAGE, ROOT_AGENT_IMAGE], ids=["user", "root"])
+
+
+@pytest.fixture
+async def rig(docker_engine: DockerEngine) -> AsyncIterator[DockerRig]:
+    async with docker_rig(docker_engine) as made:
+        yield made
+
+
+async def output_of(rig: DockerRig, script: str, agent: AgentSpec | None = None, *, agent_id: str = "b" * 16) -> str:
+    """What a script prints as the agent, both streams; it runs on in the end."""
+    command = ("/bin/sh", "-c", f"{{ {script}; }} 2>&1; echo {DONE}; exec sleep 86400")
+    of = replace(spec(labels(agent_id=agent_id)), agent=replace(agent or AgentSpec(), command=command))
+    ref = await rig.runtime.create(of)
+    await rig.runtime.start(ref, secrets())
+    printed = []
+    async with asyncio.timeout(20):
+        async with aclosing(rig.runtime.logs(ref, tail=1000, follow=True)) as lines:
+            async for line in lines:
+                if line == DONE:
+                    return "\n".join(printed)
+                printed.append(line)
+    raise AssertionError("the log ended")
+
+
+@IMAGES
+async def test_it_has_no_capability_and_gets_none(rig: DockerRig, image: str) -> None:
+    status = await output_of(rig, "cat /proc/self/status", AgentSpec(image=image))
+
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(facts[name], 16) == 0, name
+    assert facts["NoNewPrivs"] == "1"
+    assert facts["Seccomp"] == "2"
+
+
+@IMAGES
+async def test_it_writes_only_where_it_may(rig: DockerRig, image: str) -> None:
+    script = (
+        'for d in / /bin /www /usr/lib/elizacloud /tmp "$HOME" "$MILADY_STATE_DIR"; do '
+        'touch "$d/x" 2>/dev/null && echo "$d yes" || echo "$d no"; done'
+    )
+
+    said = await output_of(rig, script, AgentSpec(image=image))
+
+    assert said.splitlines() == [
+        "/ no",
+        "/bin no",
+        "/www no",
+        "/usr/lib/elizacloud no",
+        "/tmp yes",
+        "/var/lib/elizacloud/agent/home yes",
+        "/var/lib/elizacloud/agent/state yes",
+    ]
+
+
+@IMAGES
+async def test_it_cannot_reach_into_the_sidecar(rig: DockerRig, image: str) -> None:
+    script = (
+        "cat /proc/1/environ && echo environ; ls /proc/1/root/ && echo root; kill -9 1 && echo killed; "
+        "ls /var/lib/tailscale && echo state; ls /run/tailscale && echo socket"
+    )
+
+    said = await output_of(rig, script, AgentSpec(image=image))
+
+    assert said.count("ermi") + said.count("No such file") == 5, said
+    assert not {"environ", "root", "killed", "state", "socket"} & set(said.splitlines())
+
+
+async def test_it_finds_its_secrets_in_its_environment_and_docker_shows_none(rig: DockerRig) -> None:
+    canaries = ("canary-owner", "canary-config", "canary-key", "agent-token", "join-token", "busy-token")
+    agent = AgentSpec(secrets={"DISCORD_TOKEN": SecretStr("canary-owner it's")}, config={"k": "canary-config"})
+
+    said = await output_of(rig, "env; cat $ELIZACLOUD_AGENT_CONFIG; cat ${ELIZACLOUD_BUSY_TOKEN#file:}", agent)
+
+    of = labels(agent_id="b" * 16)
+    assert "DISCORD_TOKEN=canary-owner it's" in said
+    assert "MILADY_API_TOKEN=agent-token" in said
+    assert "FROM_IMAGE=yes" in said
+    assert '{"k": "canary-config"}' in said
+    assert said.endswith("busy-token")
+    assert "join-token\n" not in said
+    assert "hskey" not in said
+    shown = json.dumps([*(rig.shown(of, role) for role in Role), rig.engine.get("/volumes")])
+    # Paths of files have such names; what may not be seen is their content.
+    shown = shown.replace("/join-token", "").replace("/busy-token", "")
+    for canary in canaries:
+        assert canary not in shown
+
+
+async def test_orphans_are_reaped_though_the_image_has_no_init(rig: DockerRig) -> None:
+    script = "(sleep 0 & echo $! >/tmp/orphan); while [ -e /proc/$(cat /tmp/orphan) ]; do sleep 0.01; done; echo reaped"
+
+    assert (await output_of(rig, script)).splitlines() == ["reaped"]
+
+
+async def test_containers_do_not_hear_each_other(rig: DockerRig) -> None:
+    """Also when an agent listens on every address."""
+    ask = "printf 'GET /api/health HTTP/1.0\\r\\n\\r\\n' | timeout 2 nc"
+    assert "200 OK" in await output_of(rig, f"httpd -p 0.0.0.0:2138; {ask} 127.0.0.1 2138", agent_id="b" * 16)
+    of = labels(agent_id="b" * 16)
+    networks = rig.shown(of, Role.TAILNET)["NetworkSettings"]["Networks"]  # type: ignore[index]
+    (network,) = networks.values()
+
+    said = await output_of(rig, f"{ask} {network['IPAddress']} 2138 || echo nothing", agent_id="c" * 16)
+
+    assert said.splitlines()[-1] == "nothing"
+    assert "200 OK" not in said
+
+
+async def test_no_port_is_published(rig: DockerRig) -> None:
+    await output_of(rig, "true")
+
+    for role in Role:
+        shown = rig.shown(labels(agent_id="b" * 16), role)
+        assert not shown["NetworkSettings"]["Ports"]  # type: ignore[index]
+        assert not shown["HostConfig"]["PortBindings"]  # type: ignore[index]
+
+
+async def test_too_much_memory_ends_the_agent_and_says_so(rig: DockerRig) -> None:
+    of = spec(labels(agent_id="b" * 16), command=("/bin/sh", "-c", "x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done"))
+    of = replace(of, agent=replace(of.agent, resources={"memoryBytes": 32 * 1024**2}))
+    ref = await rig.runtime.create(of)
+    await rig.runtime.start(ref, secrets())
+
+    async with asyncio.timeout(20):
+        async for instance in rig.runtime.watch():
+            if instance.ref == ref and instance.reason:
+                assert instance.reason == "agent: out of memory"
+                assert instance.exit_code == 137
+                return
