@@ -58,7 +58,8 @@ bench: .venv/.installed  ## Measure, as ratios in one run
 		echo "they cannot be had here: the table says who is missing"
 
 bench-relay: .venv/.installed .tools/bench/.installed  ## Measure the relay beside nginx, haproxy, Envoy, Traefik and Caddy
-	@$(RUN) python -m bench.relay
+	@$(RUN) python -m bench.relay $(ARGS)
+	@$(if $(wildcard bench/relay_streams.py),$(RUN) python -m bench.relay_streams)
 
 clean:  ## Remove what was installed and built here
 	rm -rf .venv .tools dist .mypy_cache .ruff_cache

@@ -18,7 +18,7 @@ from bench.relay.programs import Programs
 from bench.relay.upstream import AGENT
 from elizacloud.app.control_server import obtain
 from elizacloud.app.up import RELAY_MEMORY_LIMIT
-from elizacloud.binaries import Binaries
+from elizacloud.binaries import Binaries, show_progress
 from elizacloud.errors import Misconfigured
 from elizacloud.headscale.bootstrap import bootstrap
 from elizacloud.headscale.client import HeadscaleClient
@@ -119,10 +119,11 @@ async def running_tailnet(programs: Programs, *, listen_host: str = "127.0.0.1")
     named = os.environ.get("ELIZACLOUD_HEADSCALE_BIN", "").split(":")[0]
     settings = load_settings({"headscale": named or "devcontrol"}).settings
     directory = programs.private_dir("control-server")
-    binary = await obtain(settings, directory)
+    with show_progress() as progress:
+        binary = await obtain(settings, directory, progress)
+        tailscaled = await Binaries.from_settings(settings, progress).tailscaled()
     if not isinstance(binary, Binary):
         raise Misconfigured("cannot measure with somebody else's Headscale: name a binary in ELIZACLOUD_HEADSCALE_BIN")
-    tailscaled = await Binaries.from_settings(settings).tailscaled()
     server = SupervisedServer(directory, binary, run_dir=programs.private_dir("control"), listen_host=listen_host)
     with programs.outside():
         server.prepare()
