@@ -17,6 +17,7 @@ import socket
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from elizacloud.runtime.docker.sidecar import build_context
 CONTAINER = Path(__file__).parents[1] / "container"
 MACHINES_OWN = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
 START_SECONDS = 30.0
+LOOK_SECONDS = 0.05
 STOP_SECONDS = 20.0
 
 SIDECAR_IMAGE = "elizacloud-test/sidecar"
@@ -123,9 +125,7 @@ def _dockerd() -> Iterator[DockerEngine]:
             )
         try:
             engine = DockerEngine(directory / "docker.sock")
-            try:
-                asyncio.run(_until_answers(engine, daemon))
-            except TimeoutError:
+            if not _comes_up(engine, daemon):
                 last = (directory / "log").read_text().splitlines()[-1:] or ["it said nothing"]
                 pytest.skip(f"dockerd does not run on this machine: {last[0]}")
             yield engine
@@ -138,12 +138,16 @@ def _dockerd() -> Iterator[DockerEngine]:
                 daemon.wait()
 
 
-async def _until_answers(engine: DockerEngine, daemon: subprocess.Popen[bytes]) -> None:
-    async with asyncio.timeout(START_SECONDS):
-        while not _answers(engine):
-            if daemon.poll() is not None:
-                raise TimeoutError
-            await asyncio.sleep(0.05)
+def _comes_up(engine: DockerEngine, daemon: subprocess.Popen[bytes]) -> bool:
+    """False when it ended, or does not answer in time."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(engine):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            daemon.wait(LOOK_SECONDS)
+            return False
+        if time.monotonic() > deadline:
+            return False
+    return True
 
 
 def _answers(engine: DockerEngine) -> bool:

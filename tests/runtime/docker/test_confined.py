@@ -33,7 +33,7 @@ async def output_of(rig: DockerRig, script: str, agent: AgentSpec | None = None,
     of = replace(spec(labels(agent_id=agent_id)), agent=replace(agent or AgentSpec(), command=command))
     ref = await rig.runtime.create(of)
     await rig.runtime.start(ref, secrets())
-    printed = []
+    printed: list[str] = []
     async with asyncio.timeout(20):
         async with aclosing(rig.runtime.logs(ref, tail=1000, follow=True)) as lines:
             async for line in lines:
