@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote_plus
 
 TICKET = "elizacloud_ticket"
 TICKET_NAME = TICKET.encode("ascii")
-_PERHAPS = re.compile(rb"ec[st]?_|eyJ|elizacloud|%", re.IGNORECASE)
+_PERHAPS = re.compile(rb"[%_.]")
+"""Every credential of ours has one of these, as it is or encoded."""
 _BEARER = re.compile(r"bearer +", re.IGNORECASE)
 # As the agent reads them (AGENT api/server-helpers-auth.js): the stock UI opens `/ws?clientId=..&token=..`.
 _AGENT_TOKENS = frozenset({"token", "apiKey", "api_key"})
