@@ -20,10 +20,10 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from elizacloud.app.certificate import certificate_of
 from elizacloud.app.data_dir import DataDir, open_data_dir, private_dir
 from elizacloud.app.listening import listening_socket, url_of
 from elizacloud.app.metrics import AllProcesses, Families, ProcessMetrics, serve_metrics
-from elizacloud.app.relay_worker import certificate_of
 from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.app.tailnet_mode import check_dialling
 from elizacloud.app.workers import WorkerCommand, Workers

@@ -21,19 +21,19 @@ from pathlib import Path
 import structlog
 import uvloop
 
+from elizacloud.app.certificate import certificate_of
 from elizacloud.app.channel import Channel, Message
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.metrics import ProcessMetrics
 from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.app.tailnet_mode import agent_dialer
 from elizacloud.cipher import Cipher
-from elizacloud.errors import Error, Misconfigured
+from elizacloud.errors import Error
 from elizacloud.log import configure_logging
 from elizacloud.model import DEFAULT_CELL_ID
 from elizacloud.relay.limits import LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
-from elizacloud.relay.tls import ServerCertificate
 from elizacloud.relay.worker import Worker, WorkerSettings
 from elizacloud.settings import Settings, load_settings
 from elizacloud.tailnet.feed import NetmapFollower
@@ -200,16 +200,6 @@ def _own_address(directory: Path, number: int) -> socket.socket:
     path.chmod(0o600)
     listener.listen()
     return listener
-
-
-def certificate_of(settings: Settings) -> ServerCertificate | None:
-    """What the front door shows; None when it speaks no TLS. Raises Misconfigured."""
-    certificate, key = settings.tls_certificate_file, settings.tls_key_file
-    if certificate is None and key is None:
-        return None
-    if certificate is None or key is None:
-        raise Misconfigured("cannot serve TLS: give both tls_certificate_file and tls_key_file, or neither")
-    return ServerCertificate(certificate, key)
 
 
 if __name__ == "__main__":

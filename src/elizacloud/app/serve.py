@@ -69,7 +69,9 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
         hub = Hub(f"{data.installation_id}-{epoch}", listener, check=store.ping)
         listener.lifecycle = lifecycle = Lifecycle(store, place, hub, settings)
         issuer = issuer_name(settings.public_url, data.installation_id)
-        listener.credentials = credentials = Credentials(store, hub, settings, issuer=issuer)
+        listener.credentials = credentials = Credentials(
+            store, hub, settings, issuer=issuer, kept=data.path / "trusted-keys.json"
+        )
         await lifecycle.prepare()
         await credentials.prepare()
         hub.load((), (), await credentials.live_tokens())

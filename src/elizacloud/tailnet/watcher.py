@@ -1,7 +1,7 @@
 """Keeps one netmap current by following a tailscaled's bus. One for each relay host and cell: the events are large.
 
 A tailscaled that hangs says nothing, like one with nothing to say. So it is asked for its status once a second as well,
-and is not believed any more when it does not answer: with PULSE_SECONDS and PULSE_DEADLINE_SECONDS found within 3 s.
+and is not believed any more when it does not answer: with PULSE_SECONDS and PULSE_DEADLINE_SECONDS found within 4 s.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from elizacloud.tailnet.netmap import Netmap, PeerChange
 RETRY_FIRST_SECONDS = 0.05
 RETRY_CAP_SECONDS = 0.5
 PULSE_SECONDS = 1.0
-PULSE_DEADLINE_SECONDS = 2.0
+PULSE_DEADLINE_SECONDS = 3.0
 
 ChangeCallback = Callable[[tuple[PeerChange, ...]], None]
 KnownCallback = Callable[[bool], None]
