@@ -26,7 +26,7 @@ from elizacloud.relay.http1.head import RequestHead, kept_with_head
 _WRITE_SECONDS = 0.25
 _MOST_LINES = 20_000
 _LONGEST_PATH = 512
-_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^/?#]*")
 # Tokens that someone put into a path, and the path whose last part is what fetches a token.
 _SECRETS = re.compile(r"(?<=/)ec[a-z]{0,2}_[^/]*|(?<=/cli-session/)[^/]+", re.IGNORECASE)
 
@@ -34,7 +34,8 @@ _SECRETS = re.compile(r"(?<=/)ec[a-z]{0,2}_[^/]*|(?<=/cli-session/)[^/]+", re.IG
 @lru_cache(maxsize=4096)
 def logged_path(path: bytes) -> str:
     """A target up to its query, as JSON: no fragment, no authority, nothing that looks like a credential of ours."""
-    plain = _AUTHORITY.sub("", path.decode("latin-1"), count=1)
+    # Cut first: at each of its characters a search may look on to the end, and a path may have sixty thousand.
+    plain = _AUTHORITY.sub("", path[: 3 * _LONGEST_PATH].decode("latin-1"), count=1)
     plain = unquote(plain.partition("#")[0], "latin-1")
     return quoted(_SECRETS.sub("***", plain)[:_LONGEST_PATH])
 
