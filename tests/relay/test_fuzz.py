@@ -31,6 +31,9 @@ class Transport(asyncio.Transport):
         assert data, "an empty write ends a chunked body by accident"
         self.written += bytes(data)
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return self.closed
 

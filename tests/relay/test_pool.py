@@ -14,6 +14,9 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.ended = ""
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
     def is_closing(self) -> bool:
         return bool(self.ended)
 

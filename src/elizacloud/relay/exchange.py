@@ -22,7 +22,7 @@ from elizacloud.relay.answers import Answer, OwnAnswer, answer_to
 from elizacloud.relay.client import Client
 from elizacloud.relay.destination import Destination
 from elizacloud.relay.edge import Request
-from elizacloud.relay.http1.body import LAST_CHUNK, chunk
+from elizacloud.relay.http1.body import LAST_CHUNK, chunk, chunk_parts
 from elizacloud.relay.http1.framing import Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head, value_of
 from elizacloud.relay.metrics import Metrics
@@ -152,7 +152,8 @@ class Exchange:
         if self._connection is None or self._stopped_upload:
             return
         self._received(len(data))
-        self._connection.write(chunk(data) if self._framing.kind is Kind.CHUNKED else data)
+        for part in chunk_parts(data) if self._framing.kind is Kind.CHUNKED else (data,):
+            self._connection.write(part)
 
     def body_end(self, trailers: list[Field]) -> None:
         self._request_done = True
@@ -259,7 +260,8 @@ class Exchange:
 
     def answer_data(self, data: bytes) -> None:
         self._sent(len(data))
-        self._client.write(chunk(data) if self._chunk_answer else data)
+        for part in chunk_parts(data) if self._chunk_answer else (data,):
+            self._client.write(part)
 
     def answer_end(self, trailers: list[Field]) -> None:
         connection, self._connection = self._connection, None

@@ -31,6 +31,7 @@ from elizacloud.relay.http1.head import (
 from elizacloud.relay.intake import Intake
 from elizacloud.relay.limits import Limits
 from elizacloud.relay.server_settings import ServerSettings
+from elizacloud.relay.upstream import WRITE_AHEAD_BYTES
 
 _HELD_BYTES = 64 << 10
 _NOTHING = (b"", b"\r\n")
@@ -143,6 +144,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are, without saying so
+        self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
         self._deadline = Deadline(asyncio.get_running_loop(), self._late)
         self._deadline.set(self._settings.headers_timeout_seconds)
         self._surroundings.metrics.clients += 1

@@ -28,6 +28,9 @@ from elizacloud.relay.http1.head import (
 
 _KEEP_ALIVE_HINT = re.compile(rb"timeout=([0-9]{1,5})")
 _RESCUE_BYTES = 256 << 10
+WRITE_AHEAD_BYTES = 256 << 10
+"""What may wait to be written before its source is read no more: as much as uvloop reads at once. With less, reading
+would be stopped and started again for each piece of a long body."""
 _MOST_INFORMATIONAL = 64
 """Answers before the answer: each costs us and the client more than the agent that sends it."""
 
@@ -159,6 +162,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are, without saying so
+        self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
         self._deadline = Deadline(asyncio.get_running_loop(), self._late)
 
     def data_received(self, data: bytes) -> None:

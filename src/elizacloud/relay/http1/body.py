@@ -16,6 +16,7 @@ LAST_CHUNK = b"0\r\n"
 # Sizes over 2^60 are attacks; extensions are dropped, so a long one is only a way to waste our time.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _MAX_SIZE_LINE_BYTES = 256
+_WORTH_A_WRITE_BYTES = 16 << 10
 
 
 class Body(Protocol):
@@ -39,6 +40,13 @@ def body_reader(framing: Framing) -> Body:
 def chunk(payload: bytes) -> bytes:
     """One chunk; the payload must not be empty, since an empty chunk is the last one."""
     return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+def chunk_parts(payload: bytes) -> tuple[bytes, ...]:
+    """The same as bytes to be written one after another: a long payload is not copied."""
+    if len(payload) < _WORTH_A_WRITE_BYTES:
+        return (chunk(payload),)
+    return b"%x\r\n" % len(payload), payload, b"\r\n"
 
 
 class SizedBody:
@@ -90,17 +98,16 @@ class ChunkedBody:
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         if self._held:
             data, self._held = self._held + data, b""
-        pieces: list[bytes] = []
-        at, size = 0, len(data)
+        pieces: list[memoryview] = []
+        view, at, size = memoryview(data), 0, len(data)
         while at < size and not self.done:
             if self._in_trailers:
                 at = self._read_trailers(data, at)
             elif self._left:
-                at = self._read_payload(data, at, pieces)
+                at = self._read_payload(view, at, pieces)
             else:
                 at = self._read_size(data, at)
-        payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return payload, data[at:] if self.done else b""
+        return b"".join(pieces), data[at:] if self.done else b""
 
     def _read_size(self, data: bytes, at: int) -> int:
         end = data.find(b"\n", at, at + _MAX_SIZE_LINE_BYTES)
@@ -119,7 +126,7 @@ class ChunkedBody:
             self._in_trailers = True
         return end + 1
 
-    def _read_payload(self, data: bytes, at: int, pieces: list[bytes]) -> int:
+    def _read_payload(self, data: memoryview, at: int, pieces: list[memoryview]) -> int:
         payload = self._left - 2
         if payload > 0:
             piece = data[at : at + payload]
