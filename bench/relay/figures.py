@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 OURS = "elizacloud"
-LOGGING = f"{OURS}, access log on"
+LOGGING = f"{OURS} with access log"
 ALONE = "upstream without a relay"
 BARE = "bare LocalAPI dial client"
 
