@@ -29,15 +29,11 @@ class RewritingProxy:
         self._keep_host = keep_host
         self._session: aiohttp.ClientSession
         self.port = 0
-        self.connections = 0
-        """How many it has made to us."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RewritingProxy]:
-        tracing = aiohttp.TraceConfig()
-        tracing.on_connection_create_end.append(self._connected)
         self._session = aiohttp.ClientSession(
-            timeout=self._timeout, auto_decompress=False, trace_configs=[tracing], skip_auto_headers=("User-Agent",)
+            timeout=self._timeout, auto_decompress=False, skip_auto_headers=("User-Agent",)
         )
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -51,9 +47,6 @@ class RewritingProxy:
         finally:
             await self._session.close()
             await runner.cleanup()
-
-    async def _connected(self, *_: object) -> None:
-        self.connections += 1
 
     def _headers(self, request: web.Request) -> CIMultiDict[str]:
         headers = CIMultiDict(

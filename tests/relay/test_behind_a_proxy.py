@@ -11,6 +11,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, unix_serve
 
 from elizacloud.relay.limits import LimitSettings
+from tests.fakes.nginx import NGINX, Nginx
 from tests.fakes.rewriting_proxy import HOST, RewritingProxy
 from tests.relay.browsers import COOKIE, by_host, signed_in
 from tests.relay.browsers import HOST as AGENTS_HOST
@@ -29,7 +30,7 @@ Writer = asyncio.StreamWriter
 class Front:
     """A worker with the proxy in front of it."""
 
-    def __init__(self, cloud: Cloud, proxy: RewritingProxy) -> None:
+    def __init__(self, cloud: Cloud, proxy: RewritingProxy | Nginx) -> None:
         self.cloud = cloud
         self.proxy = proxy
 
@@ -48,20 +49,31 @@ class Front:
 
 @asynccontextmanager
 async def fronted(
-    run_dir: Path, *, trusted: bool = True, keep_host: bool = False, limits: LimitSettings | None = None
+    run_dir: Path,
+    *,
+    trusted: bool = True,
+    keep_host: bool = False,
+    limits: LimitSettings | None = None,
+    nginx: bool = False,
 ) -> AsyncIterator[Front]:
     options: dict[str, object] = {"limits": limits} if limits else {}
     if trusted:
         options["trusted_proxies"] = ("127.0.0.1/32",)
     async with Cloud(run_dir).running(cors_origins=(ORIGIN,), **options) as cloud:
-        proxy = RewritingProxy(cloud.port, read_timeout_seconds=PATIENCE_SECONDS, keep_host=keep_host)
+        proxy = (
+            Nginx(cloud.port, run_dir, read_timeout_seconds=PATIENCE_SECONDS)
+            if nginx
+            else RewritingProxy(cloud.port, read_timeout_seconds=PATIENCE_SECONDS, keep_host=keep_host)
+        )
         async with proxy.running():
             yield Front(cloud, proxy)
 
 
-@pytest.fixture
-async def front(run_dir: Path) -> AsyncIterator[Front]:
-    async with fronted(run_dir) as front:
+@pytest.fixture(params=["platform", "nginx"])
+async def front(run_dir: Path, request: pytest.FixtureRequest) -> AsyncIterator[Front]:
+    if request.param == "nginx" and NGINX is None:
+        pytest.skip("nginx is not installed")
+    async with fronted(run_dir, nginx=request.param == "nginx") as front:
         yield front
 
 
@@ -80,7 +92,7 @@ async def test_paths_are_rewritten_and_the_rest_is_the_platforms_own(front: Fron
     assert agent.lines[0] == b"GET /a%2Fb//c?x=%20 HTTP/1.1"
     assert (await front.ask(b"GET /api/v1/agents HTTP/1.1\r\nHost: x\r\n\r\n")).body == b"api"
     assert (await front.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")).body == b"the platform's own page"
-    assert front.proxy.connections == 1  # kept, for the API and for agents alike
+    assert front.cloud.metrics.clients == 1  # kept, for the API and for agents alike
 
 
 async def test_events_arrive_one_by_one(front: Front) -> None:
@@ -261,4 +273,4 @@ async def test_a_proxys_many_connections_are_not_one_clients(run_dir: Path) -> N
         for client in clients:
             client.send(request())
         await until(lambda: front.cloud.metrics.in_flight == 3)
-        assert front.proxy.connections == 3
+        assert front.cloud.metrics.clients == 3
