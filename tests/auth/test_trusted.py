@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,3 +223,28 @@ async def test_what_cannot_be_fetched_is_unavailable(url: str) -> None:
     with pytest.raises(Error) as failed:
         await fetched(url)
     assert isinstance(failed.value, Unavailable)
+
+
+async def test_the_last_keys_outlive_a_restart(platform: Platform, tmp_path: Path) -> None:
+    kept = tmp_path / "keys.json"
+    await TrustedIssuers([platform.issuer()], FakeRelays(), ours=OUR_NAME, kept=kept).refresh()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    platform.status = 500
+    relays = FakeRelays()
+    restarted = TrustedIssuers([platform.issuer()], relays, ours=OUR_NAME, kept=kept)
+    restarted.recall()
+    await restarted.refresh()
+    assert relays.table.issuers[THEIR_NAME].keys == (THEIRS.public,)
+    elsewhere = TrustedIssuer(issuer=THEIR_NAME, jwks_url=f"{platform.url}/other", audience="cloud")
+    moved = TrustedIssuers([elsewhere], relays, ours=OUR_NAME, kept=kept)
+    moved.recall()
+    assert moved.known == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"u": 1}', b'{"u": [{"kty": "oct", "kid": "a"}]}', b"\xff"])
+def test_a_damaged_file_of_keys_is_not_used(relays: FakeRelays, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "keys.json").write_bytes(content)
+    issuer = TrustedIssuer(issuer=THEIR_NAME, jwks_url="https://a.example/", audience="cloud")
+    trusting = TrustedIssuers([issuer], relays, ours=OUR_NAME, kept=tmp_path / "keys.json")
+    trusting.recall()
+    assert trusting.known == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 from elizacloud.auth.callers import Callers
 from elizacloud.auth.issuing import Tokens, known_token
@@ -26,7 +27,10 @@ def issuer_name(public_url: str | None, installation_id: str) -> str:
 
 
 class Credentials:
-    """`issuer` is our name in JWTs. Raises Misconfigured when a trusted issuer claims it."""
+    """`issuer` is our name in JWTs, `kept` a file for trusted issuers' keys.
+
+    Raises Misconfigured when a trusted issuer claims our name.
+    """
 
     def __init__(
         self,
@@ -37,9 +41,10 @@ class Credentials:
         issuer: str,
         now: Callable[[], datetime] = utc_now,
         fetch: Fetch | None = None,
+        kept: Path | None = None,
     ) -> None:
         self._store = store
-        self.trusted = TrustedIssuers(settings.trusted_issuers, relays, ours=issuer, fetch=fetch)
+        self.trusted = TrustedIssuers(settings.trusted_issuers, relays, ours=issuer, fetch=fetch, kept=kept)
         self.keys = SigningKeys(store, relays, now, issuer=issuer, key_seconds=settings.signing_key_seconds)
         self.callers = Callers(store, self.keys, self.trusted, now)
         self.tokens = Tokens(store, relays, now)
@@ -61,6 +66,7 @@ class Credentials:
     async def prepare(self) -> None:
         """Have keys, and those of trusted issuers that answer: before the first relay is let in. Raises StoreUnavailable."""
         await self.keys.refresh()
+        self.trusted.recall()
         await self.trusted.refresh()
 
     async def run(self) -> None:

@@ -11,12 +11,14 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import structlog
 
 from elizacloud.auth import jose
+from elizacloud.auth.kept_keys import KeptKeys
 from elizacloud.errors import Error, Invalid, Misconfigured, Unavailable
 from elizacloud.settings import TrustedIssuer
 from elizacloud.upstreams import KnownIssuer, PublicKey, Relays
@@ -43,6 +45,7 @@ class TrustedIssuers:
         *,
         ours: str,
         fetch: Fetch | None = None,
+        kept: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for issuer in issuers:
@@ -54,6 +57,7 @@ class TrustedIssuers:
         self._relays = relays
         self._fetch = fetch or fetched
         self._clock = clock
+        self._kept = KeptKeys(kept)
         self._known: dict[str, KnownIssuer] = {}
         self._turns = {name: asyncio.Lock() for name in self._issuers}
         self._sought: dict[str, float] = {}
@@ -62,6 +66,13 @@ class TrustedIssuers:
     def known(self) -> Mapping[str, KnownIssuer]:
         """Those whose keys are there, by name."""
         return self._known
+
+    def recall(self) -> None:
+        """Know the keys that were there before the last end of this control plane, until there are newer ones."""
+        keys = self._kept.load()
+        for name, issuer in self._issuers.items():
+            if issuer.jwks_url in keys and name not in self._known:
+                self._tell(issuer, keys[issuer.jwks_url])
 
     async def refresh(self) -> None:
         """Look at all of them, at the same time; what one does not tell stays as it is."""
@@ -90,10 +101,10 @@ class TrustedIssuers:
             return await self._renew(name)
 
     async def _follow(self, name: str) -> None:
+        good = name in self._known
         while True:
-            wait = REFRESH_SECONDS if name in self._known else RETRY_SECONDS
-            await asyncio.sleep(wait * (0.75 + random.random() / 2))
-            await self._look(name)
+            await asyncio.sleep((REFRESH_SECONDS if good else RETRY_SECONDS) * (0.75 + random.random() / 2))
+            good = await self._look(name)
 
     async def _look(self, name: str) -> bool:
         async with self._turns[name]:
@@ -107,11 +118,19 @@ class TrustedIssuers:
         except Error as error:
             log.warning("no keys of a trusted issuer", issuer=name, reason=str(error), kept=name in self._known)
             return False
+        if self._tell(issuer, keys):
+            self._kept.save({self._issuers[name].jwks_url: known.keys for name, known in self._known.items()})
+        return True
+
+    def _tell(self, issuer: TrustedIssuer, keys: tuple[PublicKey, ...]) -> bool:
+        """Know these keys, and let the relays know; False when they are what was known."""
+        name = issuer.issuer
         known = KnownIssuer(name, keys, issuer.audience, issuer.owner_claim, issuer.owner_prefix)
-        if known != self._known.get(name):
-            self._known[name] = known
-            self._relays.trust([known], None)
-            log.info("keys of a trusted issuer", issuer=name, keys=[key.kid for key in keys])
+        if known == self._known.get(name):
+            return False
+        self._known[name] = known
+        self._relays.trust([known], None)
+        log.info("keys of a trusted issuer", issuer=name, keys=[key.kid for key in keys])
         return True
 
 
