@@ -95,7 +95,7 @@ class Load:
                 if not again:
                     self.told_to_go += 1
             except (OSError, EOFError, TimeoutError) as error:
-                self.outcomes[type(error).__name__] += 1
+                self.outcomes[f"{type(error).__name__} after {wire.requests if wire else 0}"] += 1
                 again = False
             if not again and wire is not None:
                 wire.close()
@@ -112,7 +112,7 @@ class Load:
                 self.outcomes[str(status)] += 1
                 wire.close()
             except (OSError, EOFError, TimeoutError) as error:
-                self.outcomes[type(error).__name__] += 1
+                self.outcomes[f"fresh {type(error).__name__}"] += 1
 
     async def _upload(self, parts: int = 20, part: bytes = b"x" * 4096) -> None:
         """Bodies that take about a second to send, and so are under way whenever a worker drains."""

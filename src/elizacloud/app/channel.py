@@ -1,6 +1,7 @@
 """Lines of JSON between the relay's supervisor and one worker, over a socket pair that the worker inherits.
 
     down  the netmap's feed (tailnet/feed.py), of which `beat` comes once a second; {"metrics": number}
+          {"succeeded": true}   another worker has taken over: there is no hurry to end
     up    {"ready": true}   it serves, and knows table and netmap      {"beat": true}   the answer to a beat
           {"again": true}   tell me the whole netmap                   {"metrics": number, "families": [..]}
 

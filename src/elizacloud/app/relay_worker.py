@@ -34,7 +34,7 @@ from elizacloud.model import DEFAULT_CELL_ID
 from elizacloud.relay.limits import LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
-from elizacloud.relay.worker import Worker, WorkerSettings
+from elizacloud.relay.worker import LINGER_SECONDS, Worker, WorkerSettings
 from elizacloud.settings import Settings, load_settings
 from elizacloud.tailnet.feed import NetmapFollower
 from elizacloud.tailnet.localapi import LocalApi
@@ -42,6 +42,8 @@ from elizacloud.tailnet.path import find_path
 
 START_SECONDS = 5.0
 PATH_SECONDS = 3.0
+SUCCEEDED_LINGER_SECONDS = 5.0
+"""How long a client that is idle may think of another request, when nobody waits for this worker's end."""
 
 log = structlog.get_logger()
 
@@ -91,14 +93,18 @@ async def _run(settings: Settings, data: DataDir, place: Place, signals: Signals
     metrics = Metrics()
     counted = ProcessMetrics(metrics)
     follower: NetmapFollower
+    succeeded = False
 
     def hear(message: Message) -> None:
+        nonlocal succeeded
         if "metrics" in message:
             channel.send({"metrics": message["metrics"], "families": counted.families()})
-            return
-        if "beat" in message:
-            channel.send(message)
-        follower.hear(message)
+        elif "succeeded" in message:
+            succeeded = True
+        else:
+            if "beat" in message:
+                channel.send(message)
+            follower.hear(message)
 
     def lost() -> None:
         follower.lose("the relay's supervisor is gone")
@@ -127,7 +133,7 @@ async def _run(settings: Settings, data: DataDir, place: Place, signals: Signals
             ]
             await signals.stop.wait()
             log.info("worker draining")
-            await worker.drain()
+            await worker.drain(linger_seconds=SUCCEEDED_LINGER_SECONDS if succeeded else LINGER_SECONDS)
             for task in serving:
                 task.cancel()
     channel.close()

@@ -103,6 +103,7 @@ class Workers:
                 await self._end(new)
                 return False
             log.info("worker replaced", worker=old.number, by=new.number)
+            old.send({"succeeded": True})
             await self._end(old)
         return True
 

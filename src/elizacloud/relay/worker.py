@@ -50,7 +50,7 @@ logger = structlog.get_logger()
 
 _TICK_SECONDS = 1.0
 _CLOSE_SECONDS = 1.0
-_LINGER_SECONDS = 1.0
+LINGER_SECONDS = 1.0
 """A request that is on its way while its idle connection is to be closed comes within this time."""
 
 
@@ -135,7 +135,8 @@ class Worker:
         self._clients: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._acceptors: list[Acceptor] = []
-        self._draining = False
+        self._linger_seconds: float | None = None
+        """Set while draining."""
         self._no_clients = asyncio.Event()
         self._no_clients.set()
         self._table_known = asyncio.Event()
@@ -194,15 +195,15 @@ class Worker:
         """Return when a table has come from the control plane or from disk."""
         await self._table_known.wait()
 
-    async def drain(self) -> bool:
+    async def drain(self, *, linger_seconds: float = LINGER_SECONDS) -> bool:
         """Take no new connection, end the present ones as soon as clients do not mind; False when time ran out.
 
-        A client learns by `Connection: close` in its last answer; one that is idle has a moment for one more request.
+        A client learns by `Connection: close` in its last answer; one that is idle has `linger_seconds` for one more request.
         """
-        self._draining = True
+        self._linger_seconds = linger_seconds
         self._stop_accepting()
         for client in tuple(self._clients):
-            client.drain(_LINGER_SECONDS)
+            client.drain(linger_seconds)
         self._look_for_clients()
         try:
             async with asyncio.timeout(self._settings.drain_seconds):
@@ -289,8 +290,8 @@ class Worker:
     def _came(self, client: ClientConnection) -> None:
         self._clients.add(client)
         self._no_clients.clear()
-        if self._draining:  # it was in its TLS handshake
-            client.drain(_LINGER_SECONDS)
+        if self._linger_seconds is not None:  # it was in its TLS handshake
+            client.drain(self._linger_seconds)
 
     def _gone(self, client: ClientConnection) -> None:
         self._clients.discard(client)
