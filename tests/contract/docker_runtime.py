@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from aiodocker import Docker
@@ -82,7 +83,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @asynccontextmanager
 async def docker_rig(engine: DockerEngine, **options: object) -> AsyncIterator[DockerRig]:
     """Everything that was made is removed in the end."""
-    chosen = DockerOptions(sidecar_image=SIDECAR_IMAGE, agent_image=AGENT_IMAGE, **options)  # type: ignore[arg-type]
+    chosen = replace(DockerOptions(sidecar_image=SIDECAR_IMAGE, agent_image=AGENT_IMAGE), **options)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as directory:
         rig = DockerRig(engine, Path(directory) / "docker.sock", chosen)
         await rig.start()

@@ -20,6 +20,7 @@ from elizacloud.api.app import close_streams, create_app, create_containers_app
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.http import served
 from elizacloud.app.running import Signals, run_until_signal
+from elizacloud.app.runtimes import runtime_of
 from elizacloud.auth.credentials import Credentials, issuer_name
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.errors import HeadscaleUnavailable, Misconfigured, Unavailable
@@ -29,7 +30,6 @@ from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToke
 from elizacloud.processes import Backoff
 from elizacloud.relay.link.hub import Hub
 from elizacloud.relay.link.messages import Activity
-from elizacloud.runtime.process.runtime import ProcessRuntime
 from elizacloud.settings import Settings
 from elizacloud.store import Cipher, Store, sqlite_url
 from elizacloud.upstreams import PeerSeen, Redemption
@@ -53,7 +53,7 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
         headscale_url, key = _headscale_of(settings)
         headscale = HeadscaleClient(headscale_url, key)
         stack.push_async_callback(headscale.close)
-        runtime = ProcessRuntime(settings.process_host_socket or data.sockets / "agents" / "host.sock")
+        runtime = runtime_of(settings, data)
         stack.push_async_callback(runtime.close)
         place = Place(
             installation_id=data.installation_id,

@@ -66,6 +66,7 @@ def run(settings: Settings, *, ready_file: Path | None = None, config: Path | No
 
     Raises an Error, with nothing left running, when it cannot start.
     """
+    _check_runtime(settings)
     prepare_machine(settings)
     data = open_data_dir(settings)
     data.lock("up", "elizacloud up")
@@ -290,6 +291,14 @@ class _Cloud:
         if key_setting is not None:
             chosen["headscale_api_key"] = key_setting
         return child_environment(chosen, without=without, config=self._config)
+
+
+def _check_runtime(settings: Settings) -> None:
+    if settings.runtime != "process":
+        raise Misconfigured(
+            "cannot run agents on Docker with `up`: its Headscale is on loopback, where no container reaches it; use "
+            "`elizacloud serve` and `elizacloud relay` with a Headscale of your own"
+        )
 
 
 def _check_exposure(host: str, kind: Kind | None) -> None:

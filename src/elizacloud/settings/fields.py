@@ -1,4 +1,4 @@
-"""Every setting, with its default, unit and reason; the relay's own are in relay.py."""
+"""Every setting, with its default, unit and reason; the relay's own are in relay.py, those of Docker in docker.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platformdirs
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from elizacloud.settings.docker import DockerSettings
 from elizacloud.settings.issuers import TrustedIssuers
 from elizacloud.settings.kinds import HeadscaleUrl, HostPort, Port, Seconds, Secret, Url
 from elizacloud.settings.relay import RelaySettings
@@ -16,7 +17,7 @@ from elizacloud.settings.relay import RelaySettings
 ENV_PREFIX = "ELIZACLOUD_"
 
 
-class Settings(RelaySettings):
+class Settings(RelaySettings, DockerSettings):
     """The settings of every process of elizacloud; each one uses what it needs."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
@@ -37,7 +38,9 @@ class Settings(RelaySettings):
     relay_domain: str = Field(
         "localhost", description="Domain of the browser front: each agent is {agentId}.{relay_domain}."
     )
-    runtime: Literal["process"] = Field("process", description="Where agents run.")
+    runtime: Literal["process", "docker"] = Field(
+        "process", description="Where agents run; docker is for `serve`, with a Headscale that containers reach."
+    )
 
     headscale: str = Field(
         "auto",

@@ -70,8 +70,19 @@ class Images:
         self.wait_seconds = wait_seconds
         self._pulls: dict[str, _Pull] = {}
 
+    async def of_ours(self, name: str) -> Image:
+        """The sidecar's: made on the host and never pulled, since whoever took its name at a registry would hold every
+        agent's tailnet. Raises RuntimeRefused `no_sidecar_image`."""
+        try:
+            return await self._inspect(name)
+        except NotFound:
+            raise RuntimeRefused(
+                f"cannot run agents without the sidecar's image {name}: build it with `elizacloud image sidecar`",
+                code="no_sidecar_image",
+            ) from None
+
     async def get(self, name: str, *, allowed: tuple[str, ...] = ("*",)) -> Image:
-        """Raises RuntimeRefused (`image_not_allowed`, `image_not_found`, `image_denied`, `image_not_pulled`) and
+        """An agent's. Raises RuntimeRefused (`image_not_allowed`, `image_not_found`, `image_denied`, `image_not_pulled`) and
         RuntimeUnavailable (`image_pulling`, `registry_unavailable`, `registry_busy`)."""
         if not any(fnmatchcase(name, pattern) for pattern in allowed):
             raise RuntimeRefused(f"cannot run the image {name[:200]}: it is not allowed here", code="image_not_allowed")

@@ -36,7 +36,7 @@ class Maker:
         """Volumes and both containers, not started. None of the containers may be there."""
         labels, options = spec.labels, self._options
         key = (labels.agent_id, labels.generation)
-        sidecar_image = await self._images.get(options.sidecar_image)
+        sidecar_image = await self._images.of_ours(options.sidecar_image)
         allowed = (*options.images_allowed, options.agent_image)
         agent_image = await self._images.get(spec.agent.image or options.agent_image, allowed=allowed)
         agent_config(spec, agent_image, options, sidecar_id="")  # refuses before anything is made

@@ -1,0 +1,42 @@
+"""Where and how agents run on Docker. Sizes are what an agent gets; its owner may ask for others, up to the `most`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from elizacloud.settings.kinds import Words
+
+GIB = 1024**3
+
+
+class DockerSettings(BaseSettings):
+    docker_url: str = Field(
+        "unix:///var/run/docker.sock",
+        pattern=r"^(unix|tcp|http|https|ssh)://",
+        description="Docker: the Engine, as DOCKER_HOST has it; TLS as DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say.",
+    )
+    docker_sidecar_image: str = Field(
+        "elizacloud-sidecar",
+        description="Docker: the sidecar's image on that host; `elizacloud image sidecar` builds it.",
+    )
+    docker_agent_image: str = Field("milaidy:latest", description="Docker: the image of agents that name none.")
+    docker_images_allowed: Words = Field(
+        ("*",), description="Docker: patterns of images that owners may name, with commas between."
+    )
+    docker_pull: Literal["missing", "always", "never"] = Field(
+        "missing", description="Docker: when an agent's image is pulled. A digest is pulled once."
+    )
+    docker_memory_bytes: int = Field(GIB, ge=16 * 1024**2, description="Docker: memory of an agent.")
+    docker_cpus: float = Field(1.0, ge=0.01, description="Docker: CPUs of an agent.")
+    docker_pids: int = Field(256, ge=1, description="Docker: processes of an agent.")
+    docker_most_memory_bytes: int = Field(
+        8 * GIB, ge=16 * 1024**2, description="Docker: the most memory that an owner may ask for."
+    )
+    docker_most_cpus: float = Field(4.0, ge=0.01, description="Docker: the most CPUs that an owner may ask for.")
+    docker_most_pids: int = Field(4096, ge=1, description="Docker: the most processes that an owner may ask for.")
+    docker_tailscaled_memory: str = Field(
+        "64MiB", pattern=r"^[1-9][0-9]*[KMG]iB$", description="Docker: GOMEMLIMIT of each agent's tailscaled."
+    )
