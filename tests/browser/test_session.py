@@ -117,3 +117,10 @@ async def test_a_browser_gets_in_and_a_neighbour_does_not(cloud: Cloud, browser:
         out = "fetch('/.elizacloud/logout', {method: 'POST'}).then((answer) => answer.status)"
         assert await page.evaluate(out) == 204
         assert await page.evaluate(STATUS, f"{origin}/api/health") == 401
+        stolen = {"Host": urlsplit(origin).netloc, "Cookie": f"__Host-elizacloud={cookie['value']}"}
+        async with asyncio.timeout(10):
+            while True:
+                async with session.get(f"{cloud.url}/api/health", headers=stolen) as answer:
+                    if answer.headers.get("Elizacloud-Error") == "invalid_token":
+                        break
+                await asyncio.sleep(0)
