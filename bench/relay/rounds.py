@@ -102,7 +102,7 @@ class Meter:
 
     def _turns(self, contenders: Sequence[Contender]) -> Iterator[tuple[Contender, int]]:
         """Each measurement; 0 connections is the large body. Who begins changes from round to round."""
-        for number in range(self.plan.rounds):
+        for number in range(self.plan.rounds if contenders else 0):
             order = [*contenders[number % len(contenders) :], *contenders[: number % len(contenders)]]
             for connections in self.plan.connections:
                 yield from ((each, connections) for each in order if each.only is None or connections in each.only)
