@@ -82,6 +82,7 @@ async def test_a_ticket_is_used_once(cloud: Cloud) -> None:
         (by_host(f"{BEGIN}&elizacloud_ticket=x"), 401, "no_credential"),
         (by_host("/.elizacloud/session"), 401, "no_credential"),
         (by_host(f"/.elizacloud/session?elizacloud_ticket={TOKEN}"), 401, "invalid_ticket"),
+        (by_host(f"/api/relay/{AGENT}{BEGIN}", host="relay.test"), 404, "not_found"),
         (by_host("/.elizacloud/"), 404, "not_found"),
         (by_host("/.elizacloud"), 404, "not_found"),
         (by_host(f"/.elizacloud/session/?elizacloud_ticket={TICKET}"), 404, "not_found"),
