@@ -1,0 +1,160 @@
+"""Two owners' agents and the tailscaled that leads to them, in one process: what relay_streams.py measures a worker with.
+
+python -m bench.relay_agents LOCAL_API_SOCKET
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import uvloop
+
+from elizacloud.model import agent_tag
+
+EVENTS_PER_SECOND = 10
+BODY_BYTES = 64 << 20
+_WANTED_FILES = 32_768
+
+_DIALLED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ts-dial\r\n\r\n"
+_EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+_SMALL = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello, relay"
+_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """An owner with one agent."""
+
+    number: int
+
+    @property
+    def agent_id(self) -> str:
+        return f"kbench{self.number:010}"
+
+    @property
+    def ip(self) -> str:
+        return f"100.64.0.{6 + self.number}"
+
+    @property
+    def token(self) -> str:
+        return f"ec_benchbench{self.number:02}_secret"
+
+    def request(self, path: str, headers: str = "") -> bytes:
+        return (
+            f"GET /api/relay/{self.agent_id}{path} HTTP/1.1\r\nHost: bench\r\n"
+            f"Authorization: Bearer {self.token}\r\n{headers}\r\n"
+        ).encode()
+
+
+TENANTS = (Tenant(1), Tenant(2))
+
+
+class Agents(asyncio.Protocol):
+    """Every agent, and the tailscaled that leads to them."""
+
+    streams: list[asyncio.Transport] = []  # noqa: RUF012 - all of the process
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._held = b""
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._transport in self.streams:
+            self.streams.remove(self._transport)
+        self._writable.set()
+
+    def data_received(self, data: bytes) -> None:
+        *heads, self._held = (self._held + data).split(_END)
+        for head in heads:
+            self._answer(head.split(b" ", 2)[1].partition(b"?")[0])
+
+    def _answer(self, path: bytes) -> None:
+        if path == b"/events":
+            self._transport.write(_EVENTS)
+            self.streams.append(self._transport)
+        elif path == b"/body":
+            self._sending = asyncio.get_running_loop().create_task(self._send_body(), name="body")
+        else:
+            self._transport.write(_LOCAL_API.get(path, _SMALL))
+
+    async def _send_body(self) -> None:
+        self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES)
+        for _ in range(BODY_BYTES >> 18):
+            self._transport.write(bytes(1 << 18))
+            await self._writable.wait()
+
+    @classmethod
+    async def tell_events(cls) -> None:
+        """An event with the time of its sending to each stream, so many times a second, evenly spread."""
+        loop, turns, turn = asyncio.get_running_loop(), 10, 0
+        began = loop.time()
+        while True:
+            for stream in cls.streams[turn % turns :: turns]:
+                event = b"data: %d\n\n" % time.monotonic_ns()
+                stream.write(b"%x\r\n%b\r\n" % (len(event), event))
+            turn += 1
+            await asyncio.sleep(max(0.0, began + turn / (turns * EVENTS_PER_SECOND) - loop.time()))
+
+
+def _json_answer(what: object) -> bytes:
+    body = json.dumps(what).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+_SELF = {"BackendState": "Running", "HaveNodeKey": True, "Self": {"ID": "1"}, "TailscaleIPs": ["100.64.0.1"]}
+_PEERS = {
+    f"nodekey:{tenant.number}": {
+        "ID": str(tenant.number),
+        "PublicKey": f"nodekey:{tenant.number}",
+        "TailscaleIPs": [tenant.ip],
+        "Tags": ["tag:agent", agent_tag(tenant.agent_id)],
+        "Online": True,
+    }
+    for tenant in TENANTS
+}
+_NETMAP = json.dumps({"State": 6, "InitialStatus": {**_SELF, "Peer": _PEERS}}).encode()
+_LOCAL_API = {
+    b"/ws": _UPGRADED,
+    b"/localapi/v0/dial": _DIALLED,
+    b"/localapi/v0/watch-ipn-bus": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n" + _NETMAP + b"\n",
+    b"/localapi/v0/status": _json_answer(_SELF),
+    b"/localapi/v0/ping": _json_answer({"LatencySeconds": 0.001}),
+}
+
+
+async def serve_agents(path: str) -> None:
+    raise_file_limit()
+    server = await asyncio.get_running_loop().create_unix_server(Agents, path, backlog=1024)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve_forever(), name="agents")
+        tasks.create_task(Agents.tell_events(), name="events")
+
+
+def raise_file_limit() -> int:
+    """As far as this user may, also for its children; return how many files may be open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (max(hard, _WANTED_FILES), hard):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            break
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+if __name__ == "__main__":
+    uvloop.run(serve_agents(sys.argv[1]))
