@@ -22,7 +22,7 @@ from bench.relay import contenders, loopback, table, tools, tun, userspace
 from bench.relay.figures import ALONE, BARE, CONNECTIONS, LOGGING, OURS, Part
 from bench.relay.programs import Cores, Outside, Programs, choose_cores
 from bench.relay.rounds import Meter, Plan
-from bench.relay.saved import to_json
+from bench.relay.saved import from_json, to_json
 from elizacloud.errors import Error
 from elizacloud.log import configure_logging
 
@@ -69,8 +69,9 @@ def main() -> int:
         console.print("not saved: only a whole run of all is")
         return 0
     table.RESULTS.mkdir(exist_ok=True)
-    table.SAVED.write_text(json.dumps(to_json(parts, facts), indent=1) + "\n")
-    table.SAVED.with_suffix(".md").write_text(table.full_markdown(parts, facts))
+    saved = to_json(parts, facts)
+    table.SAVED.write_text(json.dumps(saved, indent=1) + "\n")
+    table.SAVED.with_suffix(".md").write_text(table.full_markdown(*from_json(saved)))
     console.print(f"saved in {table.RESULTS.name}/; `make docs` puts it into README.md")
     return 0
 
