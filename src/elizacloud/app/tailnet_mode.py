@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from elizacloud.relay.dial import AgentDialer, LocalApiDialer, TcpDialer
+from elizacloud.relay.redial import Redialer
 from elizacloud.settings import Settings
 from elizacloud.tailnet import blackhole, tunnel
 from elizacloud.tailnet.netmap import Netmap
@@ -50,6 +51,6 @@ def agent_dialer(
     """What a worker dials with, and what it has to be in while it does. Raises what `check_dialling` raises."""
     check_dialling(settings)
     if settings.tailnet_mode == "userspace":
-        return LocalApiDialer(local_api), nullcontext()
+        return Redialer(LocalApiDialer(local_api)), nullcontext()
     dialer = TcpDialer(tunnel.Tunnel(netmap))
-    return dialer, tunnel.device_news(dialer.device_changed)
+    return Redialer(dialer), tunnel.device_news(dialer.device_changed)
