@@ -59,7 +59,7 @@ bench: .venv/.installed  ## Measure, as ratios in one run
 
 bench-relay: .venv/.installed .tools/bench/.installed  ## Measure the relay beside nginx, haproxy, Envoy, Traefik and Caddy
 	@$(RUN) python -m bench.relay $(ARGS)
-	@$(if $(wildcard bench/relay_streams.py),$(RUN) python -m bench.relay_streams)
+	@$(if $(ARGS),,$(RUN) python -m bench.relay_streams)
 
 clean:  ## Remove what was installed and built here
 	rm -rf .venv .tools dist .mypy_cache .ruff_cache
