@@ -107,10 +107,9 @@ class Load:
     async def _renew(self) -> None:
         while not self._over:
             try:
-                wire = await Wire.to(self.cloud.url)
-                status, _, _ = await wire.ask(self.head("GET", "/api/health", "Connection: close\r\n"))
-                self.outcomes[str(status)] += 1
-                wire.close()
+                async with wire_to(self.cloud.url) as wire:
+                    status, _, _ = await wire.ask(self.head("GET", "/api/health", "Connection: close\r\n"))
+                    self.outcomes[str(status)] += 1
             except (OSError, EOFError, TimeoutError) as error:
                 self.outcomes[f"fresh {type(error).__name__}"] += 1
 
@@ -118,15 +117,24 @@ class Load:
         """Bodies that take about a second to send, and so are under way whenever a worker drains."""
         while not self._over:
             try:
-                wire = await Wire.to(self.cloud.url)
-                wire.writer.write(self.head("POST", "/api/echo", f"Content-Length: {parts * len(part)}\r\n").encode())
-                for _ in range(parts):
-                    wire.writer.write(part)
-                    await wire.writer.drain()
-                    await asyncio.sleep(0.05)
-                status, body, _ = await wire.answer()
-                whole = json.loads(body)["bodyBytes"] == parts * len(part)
-                self.outcomes[str(status) if whole else "upload cut"] += 1
-                wire.close()
+                async with wire_to(self.cloud.url) as wire:
+                    head = self.head("POST", "/api/echo", f"Content-Length: {parts * len(part)}\r\n")
+                    wire.writer.write(head.encode())
+                    for _ in range(parts):
+                        wire.writer.write(part)
+                        await wire.writer.drain()
+                        await asyncio.sleep(0.05)
+                    status, body, _ = await wire.answer()
+                    whole = json.loads(body)["bodyBytes"] == parts * len(part)
+                    self.outcomes[str(status) if whole else "upload cut"] += 1
             except (OSError, EOFError, TimeoutError) as error:
                 self.outcomes[f"upload {type(error).__name__}"] += 1
+
+
+@asynccontextmanager
+async def wire_to(url: str) -> AsyncIterator[Wire]:
+    wire = await Wire.to(url)
+    try:
+        yield wire
+    finally:
+        wire.close()
