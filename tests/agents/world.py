@@ -34,9 +34,12 @@ ANN = "ann"
 class World:
     """`node_joins` plays the instance's tailscaled. `relays_see` can be switched off, to leave only the slow poll."""
 
-    def __init__(self, store: Store, runtime: FakeRuntime, **settings: Any) -> None:
+    def __init__(
+        self, store: Store, runtime: FakeRuntime, *, clock: Callable[[], datetime] | None = None, **settings: Any
+    ) -> None:
         self.store = store
-        self.headscale = FakeHeadscale(clock=now)
+        self.clock = clock or now
+        self.headscale = FakeHeadscale(clock=self.clock)
         self.runtime = runtime
         runtime._joins = self.node_joins
         self.relays = FakeRelays(self.reach)
@@ -58,7 +61,7 @@ class World:
             replace(place, **replaced),
             self.relays,
             self.settings,
-            now=now,
+            now=self.clock,
             random=Random(1),
         )
         return self.lifecycle
@@ -115,7 +118,7 @@ class World:
     def live_keys(self) -> list[str]:
         """Ids of keys that somebody could still join with."""
         stored = self.headscale._keys.values()
-        return [held.key.id for held in stored if held.key.expires_at is None or held.key.expires_at > now()]
+        return [held.key.id for held in stored if held.key.expires_at is None or held.key.expires_at > self.clock()]
 
     @property
     def keys(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from elizacloud.model import Run
 
@@ -18,6 +18,18 @@ def backoff_seconds(attempts: int, chance: float = 1.0) -> float:
     """The pause after so many failed attempts: doubled each time, up to the cap; `chance` (0 to 1) moves its upper half."""
     longest = min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(max(attempts, 1) - 1, 32))
     return longest * (0.5 + chance / 2)
+
+
+def seconds_until(at: datetime, now: datetime, *, longest_seconds: float = LONGEST_SECONDS) -> float:
+    """How long until then: 0 when it is past, and when it is further off than it can have been set, for then somebody put
+    the clock back, and waiting for it to come round again could take a day."""
+    left = (at - now).total_seconds()
+    return left if 0 < left <= longest_seconds else 0.0
+
+
+def is_within(seconds: float, since: datetime, now: datetime) -> bool:
+    """True when less than so many seconds have passed since then; a clock that was put back counts as time passed."""
+    return timedelta(0) <= now - since < timedelta(seconds=seconds)
 
 
 def quick_deaths(runs: Sequence[Run]) -> int:

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta
 
 from pydantic import SecretStr
 
+from elizacloud.agents.backoff import is_within
 from elizacloud.agents.credentials import check_busy_token, check_join_token
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.identity import has_joined
-from elizacloud.agents.parts import Parts
+from elizacloud.agents.parts import BUSY_MAX_SECONDS, Parts
 from elizacloud.agents.steps.launching import EXTERNAL_KEY_LIFETIME_SECONDS, forget_node, mint
 from elizacloud.errors import Conflict, Invalid, NotFound, TooMany
 from elizacloud.headscale.protocol import MintedKey
@@ -23,7 +24,6 @@ from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Phase
 from elizacloud.states import State, Wanted
 from elizacloud.store import Record
 
-BUSY_MAX_SECONDS = 3600.0
 REKEY_GAP_SECONDS = 30.0
 REPORT_GAP_SECONDS = 5.0
 """A report that differs from the record costs Headscale a call; so often at most."""
@@ -88,7 +88,7 @@ class Containers:
                 raise Conflict("cannot give it a new key: it needs none", code="not_needed")
             now = self._parts.now()
             before = self._rekeyed_at.get(agent_id)
-            if before is not None and now - before < timedelta(seconds=REKEY_GAP_SECONDS):
+            if before is not None and is_within(REKEY_GAP_SECONDS, before, now):
                 raise TooMany(
                     "cannot give it a new key so soon after the last one: try later",
                     code="rekeyed_too_soon",
@@ -117,7 +117,7 @@ class Containers:
 
     def _may_look(self, agent_id: str) -> bool:
         now, before = self._parts.now(), self._looked_at.get(agent_id)
-        if before is not None and now - before < timedelta(seconds=REPORT_GAP_SECONDS):
+        if before is not None and is_within(REPORT_GAP_SECONDS, before, now):
             return False
         self._looked_at[agent_id] = now
         return True

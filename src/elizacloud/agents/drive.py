@@ -15,7 +15,7 @@ from random import Random
 
 import structlog
 
-from elizacloud.agents.backoff import backoff_seconds
+from elizacloud.agents.backoff import LONGEST_SECONDS, backoff_seconds, seconds_until
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps import LOOKS, STEPS, check
@@ -106,7 +106,7 @@ class Driver:
             # The first sweep finds what happened to it meanwhile; probes of all at once would be a crowd.
             self.wake_in(agent.id, self._random.random() * STEADY_PROBE_SECONDS)
         elif agent.failure is not None and agent.failure.retry_at is not None:
-            self.wake_in(agent.id, max(0.0, (agent.failure.retry_at - self._parts.now()).total_seconds()))
+            self.wake_in(agent.id, seconds_until(agent.failure.retry_at, self._parts.now()))
         else:
             self.wake(agent.id)
 
@@ -178,8 +178,7 @@ class Driver:
         failure = record.agent.failure
         if failure is None or failure.retry_at is None or failure.step != due.step or due.step in LOOKS:
             return None
-        left = (failure.retry_at - self._parts.now()).total_seconds()
-        return left if left > 0 else None
+        return seconds_until(failure.retry_at, self._parts.now()) or None
 
     def _waiting(self, record: Record, due: Due | None) -> Waiting:
         agent = record.agent
@@ -203,6 +202,7 @@ class Driver:
         if isinstance(error, Unavailable):
             # It comes back for all agents at once, and they with it; one that fails by itself can wait longer.
             seconds = min(seconds, OUTAGE_SECONDS)
+        seconds = min(seconds, LONGEST_SECONDS)
         failure = Failure(
             step=step,
             reason=str(error),

@@ -18,6 +18,9 @@ from elizacloud.settings import Settings
 from elizacloud.store import Store
 from elizacloud.upstreams import Relays
 
+BUSY_MAX_SECONDS = 3600.0
+"""The longest lease by which a container may say that it works."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:

@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
-from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, died, quick_deaths
+from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, died, quick_deaths, seconds_until
 from elizacloud.agents.identity import drift
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
@@ -220,8 +221,9 @@ async def _check_deaths(parts: Parts, record: Record) -> None:
     deaths = quick_deaths(runs)
     if deaths == 0:
         return
-    left = backoff_seconds(deaths) - (parts.now() - run.ended_at).total_seconds()
-    if left <= 0:
+    again_at = run.ended_at + timedelta(seconds=backoff_seconds(deaths))
+    left = seconds_until(again_at, parts.now())
+    if not left:
         return
     raise StepFailed(
         f"its instance ended soon after its start ({run.end_reason})",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from elizacloud.agents.parts import Moved, Outcome, Parts, StepFailed, Waiting
+from elizacloud.agents.backoff import seconds_until
+from elizacloud.agents.parts import BUSY_MAX_SECONDS, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.states import State, Step
 from elizacloud.store import Record
 
@@ -16,9 +17,9 @@ async def pause(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     """
     run = record.run
     until = parts.busy_until.get(record.agent.id)
-    if until is not None and until > parts.now():
+    left = 0.0 if until is None else seconds_until(until, parts.now(), longest_seconds=BUSY_MAX_SECONDS)
+    if left:
         await parts.journal.save(record, step=Step.PAUSE, to=State.READY)
-        left = (until - parts.now()).total_seconds()
         raise StepFailed("its container says that it is working", code="busy", retry_after_seconds=left)
     if not await parts.journal.withdraw(record, within_seconds=DRAIN_SECONDS):
         await parts.journal.save(record, step=Step.PAUSE, to=State.READY, reason="requests are in flight")
