@@ -165,6 +165,8 @@ async def test_a_key_that_is_withdrawn_ends_the_streams_of_its_tokens(cloud: Clo
     claims = {"iss": issuer.issuer, "sub": OWNER, "aud": "agents", "iat": now, "exp": now + 60, "jti": "j"}
     client = await opened(cloud, websocket(jose.Signer(KEY_ID, PRIVATE).sign(claims, typ="at+jwt")))
     cloud.hub.trust([KnownIssuer(issuer.issuer, (jose.public_part(jose.new_private_key()[1]),))], None)
+    await cloud.told()
+    assert cloud.metrics.in_flight == 0
     assert await soon(client.at_end())
 
 
