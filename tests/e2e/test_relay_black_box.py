@@ -11,117 +11,29 @@ import contextlib
 import hashlib
 import json
 import struct
-import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 import websockets
-from bench.netns import namespace_with_a_way_out, why_not
-from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 
-from elizacloud.client import Client
-from elizacloud.states import State
-from tests.e2e.cloud import Cloud
-from tests.e2e.conftest import READY_SECONDS
+from tests.e2e.doors import MODES, WITHIN_SECONDS, Door, Place, agent_dialled
 from tests.fakes import raw_agent
-from tests.relay.conftest import Answer, RawClient
 
-WITHIN_SECONDS = 60
 FIRST_BYTE_SECONDS, HEADERS_SECONDS = 3, 2
 SIZES = [0, 1, 125, 65_535, 65_536, 65_537, 1_000_003]
 LARGE_BYTES = 100 * 1000 * 1000
 
 
-@dataclass
-class Place:
-    """One agent in one cloud."""
-
-    host: str
-    port: int
-    token: str
-    agent_id: str
-
-
-@dataclass
-class Door:
-    """The agent by one of the two fronts."""
-
-    place: Place
-    by_host: bool
-    clients: list[RawClient] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.place.host}:{self.place.port}" + self.prefix
-
-    @property
-    def prefix(self) -> str:
-        return "" if self.by_host else f"/api/relay/{self.place.agent_id}"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        host = f"{self.place.agent_id}.localhost" if self.by_host else "relay.example"
-        return {"Host": host, "Authorization": f"Bearer {self.place.token}"}
-
-    def head(self, method: str, path: str, *fields: str, version: str = "1.1") -> bytes:
-        lines = [
-            f"{method} {self.prefix}{path} HTTP/{version}",
-            *(f"{name}: {value}" for name, value in self.headers.items()),
-            *fields,
-        ]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-    async def client(self) -> RawClient:
-        reader, writer = await asyncio.open_connection(self.place.host, self.place.port, limit=1 << 20)
-        self.clients.append(RawClient(reader, writer))
-        return self.clients[-1]
-
-    async def ask(self, method: str, path: str, *fields: str, body: bytes = b"") -> Answer:
-        client = await self.client()
-        async with asyncio.timeout(WITHIN_SECONDS):
-            return await client.ask(self.head(method, path, *fields) + body, head_only=method == "HEAD")
-
-    async def seen(self, method: str, path: str, *fields: str, body: bytes = b"") -> dict[str, Any]:
-        """What the agent says that it got."""
-        answer = await self.ask(method, path, *fields, body=body)
-        assert answer.status == 200, answer
-        return dict(json.loads(answer.body))
-
-
-@pytest.fixture(scope="module", params=["userspace", "tun"])
+@pytest.fixture(scope="module", params=MODES)
 def running(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """A cloud that dials this way, with the raw agent in it. In TUN mode this thread stays in the cloud's network."""
-    with contextlib.ExitStack() as stack:
-        if request.param == "tun":
-            if reason := why_not():
-                pytest.skip(reason)
-            inside, _ = stack.enter_context(namespace_with_a_way_out())
-            stack.enter_context(inside.entered())
-        deadlines = {
-            "ELIZACLOUD_FIRST_BYTE_TIMEOUT_SECONDS": str(FIRST_BYTE_SECONDS),
-            "ELIZACLOUD_HEADERS_TIMEOUT_SECONDS": str(HEADERS_SECONDS),
-        }
-        cloud = Cloud("devcontrol", environment={"ELIZACLOUD_TAILNET_MODE": request.param, **deadlines})
-        stack.callback(cloud.remove)
-        cloud.start()
-        address = urlsplit(cloud.url)
-        assert address.hostname
-        assert address.port
-        yield Place(address.hostname, address.port, cloud.token, asyncio.run(_agent(cloud)))
-
-
-async def _agent(cloud: Cloud) -> str:
-    async with Client(cloud.url, SecretStr(cloud.token)) as client:
-        command = [sys.executable, str(Path(raw_agent.__file__))]
-        created = await client.create_agent("raw", options={"command": command})
-        await client.wait_until(created.agent_id, {State.READY}, within_seconds=READY_SECONDS)
-        return created.agent_id
+    deadlines = {
+        "ELIZACLOUD_FIRST_BYTE_TIMEOUT_SECONDS": str(FIRST_BYTE_SECONDS),
+        "ELIZACLOUD_HEADERS_TIMEOUT_SECONDS": str(HEADERS_SECONDS),
+    }
+    with agent_dialled(request.param, raw_agent.__file__, deadlines) as place:
+        yield place
 
 
 @pytest.fixture(params=["path", "host"])

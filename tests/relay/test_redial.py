@@ -45,7 +45,7 @@ async def test_a_dial_that_is_answered_is_the_only_one() -> None:
     await dials.begun(1)
     dials.answers[0].set_result(connection)
 
-    assert await soon(dialling) is connection
+    assert await soon(dialling) == connection
     assert len(dials.answers) == 1
     assert not connection.aborted
 
@@ -58,7 +58,7 @@ async def test_one_without_an_answer_gets_company_and_the_first_answer_counts(wi
     await dials.begun(2)
     dials.answers[winner].set_result(connection)
 
-    assert await soon(dialling) is connection
+    assert await soon(dialling) == connection
     await until(lambda: dials.ended == len(dials.answers))
     assert not connection.aborted
 

@@ -1,0 +1,119 @@
+"""The cases of the Autobahn test suite: an agent's WebSocket server does through the relay exactly what it does without it.
+
+The package kosoku runs Autobahn's own case files. It can name neither a path nor a header, so a small proxy before the
+relay writes these into its handshake; after that it passes bytes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from elizacloud.processes import LogFile, spawn
+from tests.e2e.doors import MODES, Door, Place, agent_dialled
+from tests.fakes import websocket_agent
+
+kosoku = pytest.importorskip("kosoku", reason="no kosoku: `uv pip install kosoku` brings the Autobahn cases")
+
+LEFT_OUT = ["9.*", "12.*", "13.*"]
+"""Speed and compression: minutes, and nothing that a pipe could change."""
+
+
+@pytest.fixture(scope="module", params=MODES)
+def running(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with agent_dialled(request.param, websocket_agent.__file__) as place:
+        yield place
+
+
+@asynccontextmanager
+async def in_front_of(door: Door) -> AsyncIterator[str]:
+    """An address whose WebSocket is the agent's, by this door."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        there, to_there = await asyncio.open_connection(door.place.host, door.place.port)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[1:-2]
+            fields = [line for line in head if not line.lower().startswith("host:")]
+            to_there.write(door.head("GET", "/", *fields))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pump(reader, to_there), name="up")
+                group.create_task(_pump(there, writer), name="down")
+        finally:
+            to_there.close()
+            writer.close()
+            tasks.discard(task)
+
+    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def alone(log: Callable[[bytes], None]) -> AsyncIterator[str]:
+    """The same server without anything before it."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {"PORT": str(port), "PATH": os.defpath}
+    async with spawn([sys.executable, websocket_agent.__file__], name="agent", env=environment, log=log):
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    await asyncio.sleep(0.05)  # it tells nobody when it listens
+                else:
+                    writer.close()
+                    break
+        yield f"127.0.0.1:{port}"
+
+
+async def verdicts(address: str) -> dict[str, tuple[str, str, int | None]]:
+    """For each case: how the exchange went, how the close went, and the close code that came."""
+    try:
+        results = await kosoku.run_fuzzingclient(f"ws://{address}", exclude_cases=LEFT_OUT)
+    except kosoku.FailureError as error:
+        results = error.results
+    return {
+        result.case_id: (result.behavior.value, result.behavior_close.value, result.remote_close_code)
+        for result in results
+    }
+
+
+@pytest.mark.parametrize("front", ["path", "host"])
+async def test_every_case_ends_as_it_does_without_the_relay(
+    running: Place, front: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = LogFile(tmp_path_factory.mktemp("autobahn") / "agent.log")
+    async with alone(log.write) as address:
+        expected = await verdicts(address)
+    log.close()
+    async with in_front_of(Door(running, by_host=front == "host")) as address:
+        seen = await verdicts(address)
+
+    assert len(expected) > 200
+    assert {case: verdict for case, verdict in seen.items() if verdict != expected[case]} == {}
