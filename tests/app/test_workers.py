@@ -55,7 +55,7 @@ class Host:
     async def ready(self, count: int) -> None:
         async with asyncio.timeout(20):
             while self.workers.ready != count:
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0)
 
     async def numbers(self) -> list[str]:
         return list(await self.workers.metrics())
@@ -95,6 +95,6 @@ async def test_one_that_hangs_is_killed_and_comes_back(host: Host, monkeypatch: 
         beating = tasks.create_task(host.feed.run(), name="feed")
         async with asyncio.timeout(20):
             while host.workers.starts < 6:
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0)
         beating.cancel()
     await host.ready(2)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from tests.e2e.cloud import Cloud
+from tests.e2e.looking import a_moment
 
 ANSWER_SECONDS = 30
 
@@ -100,7 +101,7 @@ class Load:
             if not again and wire is not None:
                 wire.close()
                 wire = None
-            await asyncio.sleep(pause_seconds)
+            await a_moment(pause_seconds)
         if wire is not None:
             wire.close()
 
@@ -123,7 +124,7 @@ class Load:
                     for _ in range(parts):
                         wire.writer.write(part)
                         await wire.writer.drain()
-                        await asyncio.sleep(0.05)
+                        await a_moment(0.05)
                     status, body, _ = await wire.answer()
                     whole = json.loads(body)["bodyBytes"] == parts * len(part)
                     self.outcomes[str(status) if whole else "upload cut"] += 1

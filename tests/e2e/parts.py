@@ -20,9 +20,8 @@ from elizacloud.headscale.client import HeadscaleClient
 from elizacloud.headscale.server import SupervisedServer
 from elizacloud.processes import Child, LogFile, spawn
 from elizacloud.settings import Settings, child_environment
+from tests.e2e.looking import WITHIN_SECONDS, a_moment
 
-WITHIN_SECONDS = 40
-LOOK_SECONDS = 0.01
 ORDER = ("control server", "process host", "tailscaled", "control plane", "relay")
 
 
@@ -115,11 +114,11 @@ class Parts:
                 async with session.get(f"{self.url}/readyz") as answer:
                     if answer.status == 200:
                         return
-                await asyncio.sleep(LOOK_SECONDS)
+                await a_moment()
 
     async def _until_listening(self) -> None:
         while '"relay started"' not in self.log("relay"):
-            await asyncio.sleep(LOOK_SECONDS)
+            await a_moment()
         line = next(line for line in reversed(self.log("relay").splitlines()) if '"relay started"' in line)
         self.url = line.partition('"url": "')[2].partition('"')[0]
 

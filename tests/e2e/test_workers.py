@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -17,11 +17,10 @@ from pydantic import SecretStr
 from elizacloud.client import Client
 from tests.e2e.cloud import Cloud
 from tests.e2e.load import Load
+from tests.e2e.looking import WITHIN_SECONDS, a_moment, until
 from tests.relay.test_tls import write_pair
 
-WITHIN_SECONDS = 40
 REVOKED_SECONDS = 1
-LOOK_SECONDS = 0.01
 WORKERS = 2
 SUPERVISOR = "elizacloud relay"
 WORKER = "elizacloud.app.relay_worker"
@@ -34,12 +33,6 @@ def workers(cloud: Cloud) -> set[int]:
 def addresses(cloud: Cloud) -> list[Path]:
     """Where each worker can be asked by itself."""
     return sorted((cloud.data_dir / "data" / "run" / "relay").glob("worker-*.sock"))
-
-
-async def until(condition: Callable[[], bool], within_seconds: float = WITHIN_SECONDS) -> None:
-    async with asyncio.timeout(within_seconds):
-        while not condition():
-            await asyncio.sleep(LOOK_SECONDS)
 
 
 async def asked(address: Path, agent_id: str, token: str) -> int:
@@ -63,7 +56,7 @@ async def until_answered(cloud: Cloud, agent_id: str, status: int, *, token: str
             found = [await asked(address, agent_id, token or cloud.token) for address in addresses(cloud)]
             if found.count(status) == count and set(found) <= {status, 0}:
                 return
-            await asyncio.sleep(LOOK_SECONDS)
+            await a_moment()
 
 
 async def ready_agent(cloud: Cloud) -> str:
@@ -77,7 +70,7 @@ async def ready_agent(cloud: Cloud) -> str:
                 async with session.get(f"http://api/api/v1/agents/{agent_id}") as answer:
                     if (await answer.json())["status"] == "ready":
                         return agent_id
-                await asyncio.sleep(LOOK_SECONDS)
+                await a_moment()
 
 
 @pytest.fixture

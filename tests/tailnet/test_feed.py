@@ -76,7 +76,7 @@ class Host:
 async def until(condition: Any) -> None:
     async with asyncio.timeout(5):
         while not condition():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
 
 @pytest.fixture
