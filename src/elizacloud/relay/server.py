@@ -133,10 +133,7 @@ class ClientConnection(asyncio.Protocol):
     def recheck(self, why_not: Callable[[Credential], Error | None]) -> None:
         """End the present request, whatever it has become, if its credential does not count any more."""
         request = self._request
-        if request is None or request.caller is None:
-            return
-        error = why_not(request.caller.credential)
-        if error is not None:
+        if request and request.caller and (error := why_not(request.caller.credential)):
             request.caller = None
             self._refuse(answer_to(error))
 
