@@ -27,7 +27,7 @@ import pytest
 from aiodocker import Docker
 
 from elizacloud.errors import Misconfigured
-from elizacloud.runtime.docker.sidecar import build_sidecar
+from elizacloud.runtime.docker.building import build_sidecar
 
 MACHINES_OWN = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
 START_SECONDS = 30.0

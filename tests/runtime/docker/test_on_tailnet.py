@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,12 +18,13 @@ from pydantic import SecretStr
 
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.model import TAG_AGENT, TAG_RELAY, AgentSpec, new_agent_id
+from elizacloud.runtime.docker.building import wrap
 from elizacloud.runtime.docker.labels import Role, name_of
 from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, Instance, InstanceSpec, Phase
 from tests.contract.docker_runtime import DockerRig, docker_rig
 from tests.contract.headscale_servers import RealMachine, RealRig, parameters, rig_of
 from tests.contract.runtimes import labels, secrets, spec
-from tests.docker_engine import DockerEngine
+from tests.docker_engine import AGENT_IMAGE, DockerEngine
 from tests.runtime.tailnet import WITHIN_SECONDS, address_of, ask, key_for
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -227,3 +232,39 @@ async def test_delete_leaves_nothing(server: RealRig, relay: RealMachine, rig: D
 
     for kind in ("containers", "volumes"):
         assert [name for name in rig.engine.names(kind) if of.labels.agent_id in name] == []
+
+
+async def test_a_wrapped_image_is_an_agent_by_itself(
+    server: RealRig, relay: RealMachine, docker_engine: DockerEngine
+) -> None:
+    """The seed's way, as `docker run -e` would start it; it comes back as the same node though its key is spent."""
+    of = agent_on(server)
+    wrapped = "elizacloud-test/wrapped"
+    busybox, tailscaled = shutil.which("busybox"), os.environ["ELIZACLOUD_TAILSCALED_BIN"]
+    assert busybox is not None
+    await wrap(docker_engine.url, AGENT_IMAGE, wrapped, busybox=Path(busybox), tailscaled=Path(tailscaled).resolve())
+    environment = {
+        "HEADSCALE_URL": of.join_url,
+        "HEADSCALE_AUTH_KEY": await key_for(server, of),
+        "CONTAINER_ID": of.labels.agent_id,
+    }
+    config: dict[str, Any] = {
+        "Image": wrapped,
+        "Env": [f"{name}={value}" for name, value in environment.items()],
+        "HostConfig": {"CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"]},
+    }
+    async with Docker(docker_engine.url) as docker:
+        container = await docker.containers.create(config)
+        try:
+            await container.start()
+            node_id, ip = await address_of(server, of)
+            assert await ask(relay, ip) == OK
+
+            await container.stop(t=10)
+            assert (await container.show())["State"]["ExitCode"] == 143, "the agent got the signal itself"
+            await container.start()
+
+            assert await ask(relay, ip) == OK
+            assert await address_of(server, of) == (node_id, ip)
+        finally:
+            await container.delete(force=True, v=True)

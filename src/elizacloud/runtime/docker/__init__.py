@@ -14,7 +14,7 @@ the sidecar's first process, and it ends when the sidecar ends: the kernel sees 
     labels.py      labels, names and refs (pure)
     images.py      which image is run: allowed, pulled, pinned by its id
     logs.py        a container's output, line by line
-    sidecar.py     the build context of the sidecar's image
+    building.py    build the sidecar's image, and wrap others
     engine.py      the Engine API by aiodocker: deadlines, errors as ours
 """
 

@@ -24,6 +24,7 @@ from elizacloud.runtime.docker.handed import (
     NODE_DIRECTORY,
     OUR_SECRETS,
     OWNERS_SECRETS,
+    SHELL,
     SIDECAR_UID,
     STATE_DIRECTORY,
     TOOLS_DIRECTORY,
@@ -33,7 +34,6 @@ from elizacloud.runtime.docker.labels import Keeps, Key, Role, name_of, network_
 from elizacloud.runtime.environment import Listen, Places, agent_environment
 from elizacloud.runtime.protocol import InstanceSecrets, InstanceSpec
 
-SHELL = f"{TOOLS_DIRECTORY}/busybox"
 WITH_SECRETS = f'. {OWNERS_SECRETS}; . {OUR_SECRETS}; exec "$@"'
 """What the agent's container does first: secrets become variables inside of it, where `docker inspect` does not look."""
 

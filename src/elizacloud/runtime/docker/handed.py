@@ -19,6 +19,7 @@ SIDECAR_UID = 41641
 NODE_DIRECTORY = "/var/lib/tailscale"
 STATE_DIRECTORY = "/var/lib/elizacloud/agent"
 TOOLS_DIRECTORY = "/usr/lib/elizacloud"
+SHELL = f"{TOOLS_DIRECTORY}/busybox"
 
 AUTH_KEY = f"{NODE_DIRECTORY}/auth-key"
 JOIN_TOKEN = f"{NODE_DIRECTORY}/join-token"

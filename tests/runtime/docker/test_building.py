@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from elizacloud.errors import Misconfigured, RuntimeRefused
-from elizacloud.runtime.docker.sidecar import build_context
+from elizacloud.runtime.docker.building import sidecar_context
 from tests.contract.docker_runtime import docker_rig
 from tests.contract.runtimes import spec
 from tests.docker_engine import SIDECAR_IMAGE, DockerEngine
@@ -27,7 +27,7 @@ def busybox() -> Path:
 
 
 def test_it_has_the_two_programs_and_the_script(busybox: Path) -> None:
-    with tarfile.open(fileobj=io.BytesIO(build_context(busybox=busybox, tailscaled=busybox))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(sidecar_context(busybox=busybox, tailscaled=busybox))) as tar:
         members = {member.name: member for member in tar.getmembers()}
 
     assert members["rootfs/usr/bin/container-init"].mode & 0o111
@@ -40,9 +40,9 @@ def test_a_program_that_is_not_static_is_refused(busybox: Path, tmp_path: Path) 
     dynamic = Path("/bin/ls")
 
     with pytest.raises(Misconfigured, match="is not static"):
-        build_context(busybox=busybox, tailscaled=dynamic)
+        sidecar_context(busybox=busybox, tailscaled=dynamic)
     with pytest.raises(Misconfigured, match="cannot be read"):
-        build_context(busybox=tmp_path / "absent", tailscaled=busybox)
+        sidecar_context(busybox=tmp_path / "absent", tailscaled=busybox)
 
 
 def test_it_is_small(docker_engine: DockerEngine) -> None:
