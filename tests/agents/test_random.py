@@ -1,0 +1,243 @@
+"""Random calls, crashes, clock jumps and faults against a simple model of what owners want, in virtual time.
+
+When something fails, hypothesis shrinks it to the shortest story that still does. Each mutant is a rule of the design taken
+out: the stories have to find it, or they would not find the next mistake either.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from elizacloud.agents import lookout
+from elizacloud.agents.reconcile import diff, guards, sweep
+from elizacloud.agents.steps import joining
+from elizacloud.errors import Conflict, NotFound
+from elizacloud.model import TAG_AGENT, Agent
+from elizacloud.states import Wanted
+from elizacloud.store import Record
+from elizacloud.store.agents import Agents
+from tests.agents.random_cloud import RandomCloud
+from tests.agents.world import INSTALLATION
+
+VERBS = {"start": Wanted.RUNNING, "restart": Wanted.RUNNING, "pause": Wanted.PAUSED, "stop": Wanted.STOPPED}
+HEADSCALE = ["create_preauth_key", "expire_preauth_key", "delete_preauth_key", "get_node", "list_nodes", "delete_node"]
+MOST_AGENTS = 4
+pick = st.integers(min_value=0, max_value=1000)
+
+
+class Stories(RuleBasedStateMachine):
+    agents = Bundle("agents")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cloud = RandomCloud()
+        self.created = 0
+
+    def teardown(self) -> None:
+        try:
+            self.cloud.heal()
+            self.cloud.audit_settled()
+        finally:
+            self.cloud.close()
+
+    @invariant()
+    def holds(self) -> None:
+        self.cloud.audit()
+
+    # Owners.
+
+    @initialize(target=agents, ready=st.booleans())
+    def begin(self, ready: bool) -> Any:
+        first = self.create("ann")
+        self.cloud.passes(5 if ready else 0)
+        return multiple(first, self.create("bob"))
+
+    @precondition(lambda self: self.created < MOST_AGENTS)
+    @rule(target=agents, owner=st.sampled_from(["ann", "bob"]))
+    def create(self, owner: str) -> str:
+        self.created += 1
+        return self.cloud.create(owner, f"agent {self.created}")
+
+    @rule(agent=agents, verb=st.sampled_from(sorted(VERBS)))
+    def ask(self, agent: str, verb: str) -> None:
+        try:
+            self.cloud.want(agent, verb, VERBS[verb])
+        except (NotFound, Conflict):
+            assert self.cloud.wanted[agent] is Wanted.DELETED or verb == "pause"
+
+    @rule(agent=consumes(agents))
+    def delete(self, agent: str) -> None:
+        self.cloud.want(agent, "delete", Wanted.DELETED)
+
+    # Time and the control plane.
+
+    @rule(seconds=st.sampled_from([0.01, 0.1, 0.21, 0.5, 2, 15, 70, 130]))
+    def time_passes(self, seconds: float) -> None:
+        self.cloud.passes(seconds)
+
+    @rule(seconds=st.sampled_from([-86_400.0, -3600.0, -30.0, 30.0, 3600.0]))
+    def the_clock_jumps(self, seconds: float) -> None:
+        self.cloud.jump(seconds)
+
+    @rule()
+    def the_control_plane_is_killed(self) -> None:
+        self.cloud.crash()
+
+    # Faults of what is outside.
+
+    @rule(method=st.sampled_from(HEADSCALE), after=st.booleans(), times=st.integers(1, 3))
+    def headscale_fails(self, method: str, after: bool, times: int) -> None:
+        self.cloud.world.headscale.fail(method, times=times, after_acting=after)
+
+    @rule(down=st.booleans())
+    def headscale_goes(self, down: bool) -> None:
+        self.cloud.world.headscale.down = down
+
+    @rule(answers=st.booleans())
+    def the_runtime_goes(self, answers: bool) -> None:
+        self.cloud.world.runtime.answers = answers
+
+    @rule(linked=st.booleans(), see=st.booleans())
+    def the_relays_go(self, linked: bool, see: bool) -> None:
+        self.cloud.world.relays.linked, self.cloud.world.relays_see = linked, see
+
+    @precondition(lambda self: self.cloud.running)
+    @rule(number=pick)
+    def an_instance_dies(self, number: int) -> None:
+        running = self.cloud.running
+        self.cloud.instance_dies(running[number % len(running)])
+
+    @precondition(lambda self: self.cloud.known)
+    @rule(number=pick, volume=st.booleans())
+    def an_instance_vanishes(self, number: int, volume: bool) -> None:
+        known = self.cloud.known
+        self.cloud.instance_vanishes(known[number % len(known)], volume=volume)
+
+    @precondition(lambda self: self.cloud.nodes)
+    @rule(number=pick)
+    def a_node_is_deleted(self, number: int) -> None:
+        nodes = self.cloud.nodes
+        self.cloud.node_deleted(nodes[number % len(nodes)])
+
+    @precondition(lambda self: self.cloud.nodes)
+    @rule(number=pick)
+    def a_node_gets_another_address(self, number: int) -> None:
+        nodes = self.cloud.nodes
+        self.cloud.node_changed(nodes[number % len(nodes)], ipv4=f"100.64.9.{number % 250 + 1}")
+
+    @precondition(lambda self: self.cloud.nodes)
+    @rule(number=pick)
+    def a_node_is_renamed(self, number: int) -> None:
+        nodes = self.cloud.nodes
+        self.cloud.node_changed(nodes[number % len(nodes)], given_name="somebody-else")
+
+    @rule(seconds=st.sampled_from([0.2, 5.0]))
+    def joins_take(self, seconds: float) -> None:
+        self.cloud.world.join_seconds = seconds
+
+    @precondition(lambda self: self.cloud.nodes and self.cloud.hostile < 2)
+    @rule(number=pick)
+    def a_hostile_agent_uses_a_key(self, number: int) -> None:
+        nodes = self.cloud.nodes
+        self.cloud.key_used_by(nodes[number % len(nodes)])
+
+    @precondition(lambda self: self.cloud.orphans < 1)
+    @rule()
+    def something_is_left_behind(self) -> None:
+        self.cloud.orphans += 1
+        self.cloud.leave_behind(INSTALLATION)
+
+    @rule()
+    def another_installation_works(self) -> None:
+        self.cloud.stranger()
+
+
+def _stories(examples: int, *phases: Phase) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.fixture(autouse=True)
+def silence() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+@pytest.mark.timeout(300)
+def test_whatever_happens_the_cloud_becomes_what_its_owners_want() -> None:
+    run_state_machine_as_test(Stories, settings=_stories(30, Phase.generate, Phase.shrink))
+
+
+def no_fence(patch: pytest.MonkeyPatch) -> None:
+    """A write that was overtaken wins over the one that overtook it."""
+    save = Agents.save
+
+    async def forced(self: Agents, agent: Agent, **arguments: Any) -> Agent:
+        try:
+            return await save(self, agent, **arguments)
+        except Conflict as conflict:
+            if conflict.reason != "stale":
+                raise
+            present = (await self.record(agent.id)).agent
+            return await save(self, replace(agent, revision=present.revision), **arguments)
+
+    patch.setattr(Agents, "save", forced)
+
+
+def no_tag_check(patch: pytest.MonkeyPatch) -> None:
+    """A node counts as joined by its key alone."""
+    patch.setattr(lookout, "has_joined", lambda node, generation: node.preauth_key_id == generation.preauth_key_id)
+
+
+def no_two_sweeps(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sweep, "judge", lambda findings, outside, before: guards.Verdict(tuple(findings)))
+
+
+def no_installation_check(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(diff, "installation_tag", lambda _: TAG_AGENT)
+
+
+def no_expiry_of_keys(patch: pytest.MonkeyPatch) -> None:
+    async def kept(_: Any, record: Record) -> Record:
+        return record
+
+    patch.setattr(joining, "retire_key", kept)
+    patch.setattr(diff, "_of_key", lambda *_, **__: ())
+
+
+MUTANTS = [no_fence, no_tag_check, no_two_sweeps, no_installation_check, no_expiry_of_keys]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_the_stories_find_a_rule_that_was_taken_out(
+    mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Stories, settings=_stories(200, Phase.generate))
