@@ -74,7 +74,7 @@ class Nginx:
             async with asyncio.timeout(10):
                 while not await self._answers():
                     assert process.returncode is None, (self._directory / "error.log").read_text()
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0)
             yield self
         finally:
             with contextlib.suppress(ProcessLookupError):
