@@ -74,13 +74,17 @@ class Client(asyncio.Protocol):
             self.answered.set_exception(ConnectionError("the worker closed the connection"))
 
 
-async def open_all(port: int, count: int, make: Callable[[], Client], expected: bytes) -> list[Client]:
-    """So many connections that have got the beginning of their answer."""
+async def open_all(where: int | Path, count: int, make: Callable[[], Client], expected: bytes) -> list[Client]:
+    """So many connections, to a port or a unix socket, that have got the beginning of their answer."""
+    loop = asyncio.get_running_loop()
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def open_one() -> Client:
         async with slots:
-            _, client = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", port)
+            if isinstance(where, Path):
+                _, client = await loop.create_unix_connection(make, str(where))
+            else:
+                _, client = await loop.create_connection(make, "127.0.0.1", where)
             answer = await client.answered
             if not answer.startswith(expected):
                 raise RuntimeError(f"a connection was refused: {answer[:200]!r}")
@@ -139,6 +143,7 @@ def again_at_the_end() -> Callable[[bytes], bool]:
 
 @dataclass(slots=True)
 class Bench:
+    agents: Path
     port: int
     pid: int
     rows: list[tuple[str, str, str]] = field(default_factory=list)
@@ -160,21 +165,26 @@ class Bench:
         await end_all(warm + sockets)
 
     async def streams(self, count: int) -> None:
+        what = f"{count} event streams, {EVENTS_PER_SECOND} events a second each"
+        late, used = await self._listen(self.port, ONE.request("/events"), count)
+        figures = f"p50 {_ms(late, 50)}, p99 {_ms(late, 99)}, {used / len(late) * 1e6:.0f} us CPU an event"
+        if len(late) < 0.9 * count * EVENTS_PER_SECOND * STREAM_SECONDS:
+            figures += f"; only {len(late)} events came"
+        self.rows.append((what, figures, "p99 < 50 ms"))
+        late, _ = await self._listen(self.agents, b"GET /events HTTP/1.1\r\n\r\n", count)
+        self.rows.append(("the same without a relay", f"p50 {_ms(late, 50)}, p99 {_ms(late, 99)}", ""))
+
+    async def _listen(self, where: int | Path, request: bytes, count: int) -> tuple[list[int], float]:
+        """How late the events came, in nanoseconds, and the worker's CPU seconds."""
         late: list[int] = []
-        listeners = await open_all(
-            self.port, count, lambda: Client(ONE.request("/events"), Lateness(late)), b"HTTP/1.1 200 "
-        )
+        listeners = await open_all(where, count, lambda: Client(request, Lateness(late)), b"HTTP/1.1 200 ")
         await asyncio.sleep(1)
         late.clear()
         used = self.cpu_seconds()
         await asyncio.sleep(STREAM_SECONDS)
         used = self.cpu_seconds() - used
-        what = f"{count} event streams, {EVENTS_PER_SECOND} events a second each"
-        figures = f"p50 {_ms(late, 50)}, p99 {_ms(late, 99)}, {used / len(late) * 1e6:.0f} us CPU an event"
-        if len(late) < 0.9 * count * EVENTS_PER_SECOND * STREAM_SECONDS:
-            figures += f"; only {len(late)} events came"
-        self.rows.append((what, figures, "p99 < 50 ms"))
         await end_all(listeners)
+        return late, used
 
     async def fairness(self) -> None:
         alone = await probe(self.port, ONE)
@@ -236,7 +246,7 @@ async def start(programs: Programs) -> Bench:
     relay_argv = (sys.executable, "-m", "elizacloud", "relay", "--data-dir", directory, "--port", str(port))
     relay = programs.start(relay_argv, "relay", cores=programs.cores.relay, env=environment)
     await relay.until_listening(port)
-    return Bench(port, relay.child.pid)
+    return Bench(tailscaled, port, relay.child.pid)
 
 
 def save_table(directory: Path) -> None:
