@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 
 import aiohttp
@@ -57,6 +57,9 @@ class Engine:
         finally:
             for answer in answers:
                 answer.close()
+            # How its stream of events ended is told by the end of the events, and is not to keep the rest open.
+            with suppress(DockerError, aiohttp.ClientError, OSError):
+                await docker.events.stop()
             await docker.close()
 
     async def has_file(self, container_id: str, path: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any
 
+from elizacloud.errors import NotFound
 from elizacloud.runtime.docker.engine import Engine, unix_time
 
 LINE_MAX = 256 * 1024
@@ -46,21 +47,28 @@ async def _as_they_come(pieces: AsyncIterable[str]) -> AsyncGenerator[str, None]
 
 
 async def follow(engine: Engine, container_id: str, tail: int) -> AsyncGenerator[str, None]:
-    """The last lines, then new ones, also of later starts, until the container is removed. Raises NotFound, too."""
+    """The last lines, then new ones, also of later starts, until the container is removed. NotFound when it never was."""
     wanted: dict[str, Any] = {"tail": tail}
+    begun = False
     while True:
-        async with engine.streaming("follow the log") as docker:
-            container = docker.containers.container(container_id)
-            pieces = container.log(stdout=True, stderr=True, follow=True, **wanted)
-            async with aclosing(_as_they_come(pieces)) as lines:
-                async for line in lines:
-                    yield line
-            # Docker ends the stream with the container; the next start goes on from there.
-            ended = unix_time((await container.show())["State"]["FinishedAt"])
-            wanted = {"since": ended}
-            news = docker.events.subscribe(
-                since=ended, filters={"container": [container_id], "event": ["start", "destroy"]}
-            )
-            event = await news.get()
-            if event is None or event["Action"] == "destroy":
+        try:
+            async with engine.streaming("follow the log") as docker:
+                container = docker.containers.container(container_id)
+                pieces = container.log(stdout=True, stderr=True, follow=True, **wanted)
+                async with aclosing(_as_they_come(pieces)) as lines:
+                    async for line in lines:
+                        yield line
+                begun = True
+                # Docker ends the stream with the container; the next start goes on from there.
+                ended = unix_time((await container.show())["State"]["FinishedAt"])
+                wanted = {"since": ended}
+                news = docker.events.subscribe(
+                    since=ended, filters={"container": [container_id], "event": ["start", "destroy"]}
+                )
+                event = await news.get()
+        except NotFound:
+            if begun:
                 return
+            raise
+        if event is None or event["Action"] == "destroy":
+            return
