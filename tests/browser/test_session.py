@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import aiohttp
-import pytest
-from playwright.async_api import BrowserContext, async_playwright
+from playwright.async_api import BrowserContext
+from pydantic import SecretStr
 
+from elizacloud.client import Client
+from elizacloud.states import State
 from tests.e2e.cloud import Cloud
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
-]
 
 SOCKET = """url => new Promise((done) => {
     const socket = new WebSocket(url);
@@ -28,24 +20,6 @@ SOCKET = """url => new Promise((done) => {
     socket.onerror = () => done("refused");
 })"""
 STATUS = """url => fetch(url, {credentials: "include"}).then((answer) => answer.status, () => "refused")"""
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[BrowserContext]:
-    async with async_playwright() as playwright:
-        # Chromium has no sandbox for root, and CI machines are containers with a small /dev/shm.
-        chromium = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield await chromium.new_context()
-        await chromium.close()
-
-
-@pytest.fixture
-def cloud() -> Iterator[Cloud]:
-    cloud = Cloud("devcontrol")
-    yield cloud
-    cloud.remove()
 
 
 class Api:
@@ -60,14 +34,9 @@ class Api:
 
     async def ready_agent(self, name: str) -> str:
         agent_id = (await self.post("/api/v1/agents", {"agentName": name}))["agentId"]
-        async with asyncio.timeout(60):
-            while True:
-                async with self._session.get(
-                    f"{self._cloud.url}/api/relay/{agent_id}/api/health", headers=self._cloud.headers
-                ) as answer:
-                    if answer.status == 200:
-                        return agent_id
-                    await asyncio.sleep(float(answer.headers.get("Retry-After", "0.2")))
+        async with Client(self._cloud.url, SecretStr(self._cloud.token)) as client:
+            await client.wait_until(agent_id, {State.READY}, within_seconds=60)
+        return agent_id
 
     async def ticket_url(self, agent_id: str, following: str) -> str:
         return f"{(await self.post(f'/api/v1/agents/{agent_id}/tickets', {}))['url']}&next={following}"
