@@ -157,6 +157,32 @@ async def test_the_volume_outlives_the_instance_until_it_is_removed_too(rig: Rig
     assert not rig.has_volume(labels())
 
 
+async def test_volumes_are_listed_with_and_without_an_instance(runtime: Runtime) -> None:
+    await runtime.create(spec(labels(agent_id="a" * 16, generation=2)))
+    await runtime.remove(await runtime.create(spec(labels(agent_id="b" * 16, run=3))), volume=False)
+    await runtime.remove(await runtime.create(spec(labels(agent_id="d" * 16))), volume=True)
+    await runtime.create(spec(labels(agent_id="c" * 16, installation_id="two")))
+
+    listed = await runtime.list_volumes("one")
+
+    assert {(volume.agent_id, volume.generation) for volume in listed} == {("a" * 16, 2), ("b" * 16, 1)}
+    assert all(volume.whole for volume in listed)
+    assert await runtime.list_volumes("three") == []
+
+
+async def test_a_volume_is_removed_by_its_own_ref_unless_an_instance_has_it(rig: Rig) -> None:
+    ref = await rig.runtime.create(spec())
+    [volume] = await rig.runtime.list_volumes("one")
+
+    await rig.runtime.remove(volume.ref, volume=True)
+    assert rig.has_volume(labels()), "the volume of an instance was removed under it"
+
+    await rig.runtime.remove(ref, volume=False)
+    await rig.runtime.remove(volume.ref, volume=True)
+    assert not rig.has_volume(labels())
+    assert await rig.runtime.list_volumes("one") == []
+
+
 async def test_an_instance_that_is_not_there(runtime: Runtime) -> None:
     ref = await runtime.create(spec())
     await runtime.remove(ref, volume=True)
@@ -316,6 +342,8 @@ async def test_a_runtime_that_is_down_is_unavailable_and_not_empty(rig: Rig) -> 
 
     with pytest.raises(RuntimeUnavailable):
         await rig.runtime.list("one")
+    with pytest.raises(RuntimeUnavailable):
+        await rig.runtime.list_volumes("one")
     with pytest.raises(RuntimeUnavailable):
         await rig.runtime.inspect(ref)
     with pytest.raises(RuntimeUnavailable):

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.model import utc_now
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Instance, InstanceSecrets, InstanceSpec, Labels, Phase
+from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Instance, InstanceSecrets, InstanceSpec, Labels, Phase, Volume
 
-Volume = tuple[str, int]
+VolumeName = tuple[str, int]
 """A state volume's name: agent id and generation."""
 
 
@@ -35,12 +35,13 @@ class FakeRuntime:
         self.answers = True
         self.calls: list[tuple[str, str]] = []
         """Every call and the ref (for `create` the agent's id) that it was for."""
-        self.volumes: set[Volume] = set()
-        self.joined_volumes: set[Volume] = set()
+        self.volumes: set[VolumeName] = set()
+        self.joined_volumes: set[VolumeName] = set()
         """Those that hold a node identity, so that a start needs no pre-auth key."""
         self.started: list[tuple[InstanceSpec, InstanceSecrets]] = []
         self._joins = joins
         self._held: dict[str, _Held] = {}
+        self._volumes_of: dict[VolumeName, str] = {}
         self._watchers: list[asyncio.Queue[Instance]] = []
         self._printed = asyncio.Condition()
 
@@ -61,6 +62,7 @@ class FakeRuntime:
                 raise RuntimeRefused("cannot create the instance: an earlier run runs", code="earlier_run_runs")
             del self._held[before.instance.ref]
         self.volumes.add(_volume(spec.labels))
+        self._volumes_of.setdefault(_volume(spec.labels), spec.labels.installation_id)
         self._held[ref] = _Held(Instance(ref, spec.labels, Phase.CREATED), spec)
         self._tell(self._held[ref].instance)
         return ref
@@ -97,12 +99,19 @@ class FakeRuntime:
         agent_id, generation, _run = ref.split(".")
         name = (agent_id, int(generation))
         if volume and self._of_volume(name) is None:
-            self.volumes.discard(name)
-            self.joined_volumes.discard(name)
+            self._lose_volume(name)
 
     async def inspect(self, ref: str) -> Instance | None:
         await self._called("inspect", ref)
         return self._held[ref].instance if ref in self._held else None
+
+    async def list_volumes(self, installation_id: str) -> list[Volume]:
+        await self._called("list_volumes", installation_id)
+        return [
+            Volume(f"{agent_id}.{generation}.0", agent_id, generation)
+            for agent_id, generation in sorted(self.volumes)
+            if self._volumes_of.get((agent_id, generation)) == installation_id
+        ]
 
     async def list(self, installation_id: str) -> list[Instance]:
         await self._called("list", installation_id)
@@ -150,10 +159,14 @@ class FakeRuntime:
         """The instance vanishes, as after a disk was lost."""
         held = self._held.pop(ref)
         if volume:
-            self.volumes.discard(_volume(held.spec.labels))
-            self.joined_volumes.discard(_volume(held.spec.labels))
+            self._lose_volume(_volume(held.spec.labels))
 
     # What the faults below change.
+
+    def _lose_volume(self, name: VolumeName) -> None:
+        self.volumes.discard(name)
+        self.joined_volumes.discard(name)
+        self._volumes_of.pop(name, None)
 
     async def _called(self, call: str, about: str) -> None:
         self.calls.append((call, about))
@@ -178,7 +191,7 @@ class FakeRuntime:
             raise NotFound(f"there is no instance {ref}")
         return self._held[ref]
 
-    def _of_volume(self, volume: Volume) -> _Held | None:
+    def _of_volume(self, volume: VolumeName) -> _Held | None:
         return next((held for held in self._held.values() if _volume(held.spec.labels) == volume), None)
 
     def _freeze(self, ref: str, before: Phase, after: Phase) -> None:
@@ -291,5 +304,5 @@ def _ref(labels: Labels) -> str:
     return f"{labels.agent_id}.{labels.generation}.{labels.run}"
 
 
-def _volume(labels: Labels) -> Volume:
+def _volume(labels: Labels) -> VolumeName:
     return (labels.agent_id, labels.generation)

@@ -77,6 +77,18 @@ class Instance:
     started_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """The state of one generation, which is there whether or not it has an instance."""
+
+    ref: str
+    """What `remove(ref, volume=True)` removes it by, as long as no instance has it."""
+    agent_id: str
+    generation: int
+    whole: bool = True
+    """False when part of it was lost."""
+
+
 class Runtime(Protocol):
     """All calls raise RuntimeUnavailable when the runtime does not answer and RuntimeRefused when it says no."""
 
@@ -112,6 +124,9 @@ class Runtime(Protocol):
 
     async def inspect(self, ref: str) -> Instance | None:
         """What it is now; None only when the runtime says that there is none."""
+
+    async def list_volumes(self, installation_id: str) -> list[Volume]:
+        """All state volumes of this installation, also those whose instance is gone."""
 
     async def list(self, installation_id: str) -> list[Instance]:
         """All instances of this installation, found by label."""

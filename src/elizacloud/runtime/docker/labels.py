@@ -87,6 +87,15 @@ def read(given: Mapping[str, str] | None) -> tuple[Labels, Role] | None:
         return None
 
 
+def read_of_volume(given: Mapping[str, str] | None) -> Key | None:
+    """None when they are not whole."""
+    given = given or {}
+    try:
+        return given[AGENT], int(given[GENERATION])
+    except (KeyError, ValueError):
+        return None
+
+
 def filters(**wanted: str) -> dict[str, list[str]]:
     """As the Engine API filters lists and events by label."""
     names = {"installation": INSTALLATION, "agent": AGENT, "generation": GENERATION}

@@ -19,10 +19,12 @@ from elizacloud.runtime.docker.labels import (
     Role,
     name_of,
     network_name,
+    read_of_volume,
+    ref_of,
     written_for_volume,
 )
 from elizacloud.runtime.docker.unit import Container
-from elizacloud.runtime.protocol import InstanceSpec, Labels
+from elizacloud.runtime.protocol import InstanceSpec, Labels, Volume
 
 
 class Maker:
@@ -73,6 +75,23 @@ class Maker:
             with suppress(NotFound):
                 async with self._engine.asked("remove a volume") as docker:
                     await (await docker.volumes.get(name_of(key, keeps))).delete()
+
+    async def volumes(self, installation_id: str) -> list[Volume]:
+        async with self._engine.asked("list the volumes") as docker:
+            listed = await docker.volumes.list(filters={"label": [f"{INSTALLATION}={installation_id}"]})
+        names: dict[Key, set[str]] = {}
+        for found in listed["Volumes"] or []:
+            key = read_of_volume(found.get("Labels"))
+            if key is not None:
+                names.setdefault(key, set()).add(found["Name"])
+        return [
+            Volume(
+                ref_of(Labels(installation_id, *key, run=0)),
+                *key,
+                whole={name_of(key, keeps) for keeps in (Keeps.NODE, Keeps.STATE)} <= kept,
+            )
+            for key, kept in names.items()
+        ]
 
     async def _volumes(self, labels: Labels, key: Key) -> None:
         # Docker fills a volume from the image while it makes the first container on it; one that was begun is not gone on with.

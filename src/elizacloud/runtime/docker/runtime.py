@@ -23,7 +23,7 @@ from elizacloud.runtime.docker.making import Maker
 from elizacloud.runtime.docker.unit import Unit
 from elizacloud.runtime.docker.units import Units
 from elizacloud.runtime.docker.watching import Watch
-from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Labels, Phase
+from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Labels, Phase, Volume
 
 
 class DockerRuntime:
@@ -113,6 +113,9 @@ class DockerRuntime:
         except NotFound:
             return None
         return await self._units.seen(unit) if unit.whole else None
+
+    async def list_volumes(self, installation_id: str) -> list[Volume]:
+        return await self._maker.volumes(installation_id)
 
     async def list(self, installation_id: str) -> list[Instance]:
         return [await self._units.seen(unit) for unit in await self._units.find(installation=installation_id)]

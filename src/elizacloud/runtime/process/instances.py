@@ -21,8 +21,9 @@ from elizacloud.model import utc_now
 from elizacloud.processes import LogFile, SpawnFailed
 from elizacloud.runtime.environment import Listen
 from elizacloud.runtime.process.unit import Machine, Unit, begin_unit
-from elizacloud.runtime.process.volume import Record, Volume, name_in, name_of, record_of, ref_of
+from elizacloud.runtime.process.volume import Record, Volume, name_in, name_of, record_of, ref_of, volumes_in
 from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Phase
+from elizacloud.runtime.protocol import Volume as SeenVolume
 
 HOST_ENDED = "the process host ended"
 END_SECONDS = 5.0
@@ -73,7 +74,7 @@ class Instances:
             phase = Phase.EXITED if record.started_at else Phase.CREATED
             if record.started_at and not record.reason:
                 record = replace(record, reason=HOST_ENDED)
-            volume.make()
+            volume.claim(record.spec.labels.installation_id)
             self._held[name] = Held(ref_of(record.spec.labels), volume, record, LogFile(volume.agent_log), phase)
 
     async def create(self, spec: InstanceSpec) -> str:
@@ -86,7 +87,7 @@ class Instances:
                 if held.ref == ref and held.unit is not None:
                     return ref
             volume = self._volume(name)
-            volume.make()
+            volume.claim(spec.labels.installation_id)
             volume.write(volume.places.config, json.dumps(dict(spec.agent.config)).encode())
             if held is not None and held.ref == ref:
                 held.record = replace(held.record, spec=spec, secret_names=tuple(spec.agent.secrets))
@@ -157,6 +158,12 @@ class Instances:
         return tuple(
             held.seen() for held in self._held.values() if held.record.spec.labels.installation_id == installation_id
         )
+
+    async def volumes(self, installation_id: str) -> tuple[SeenVolume, ...]:
+        try:
+            return await asyncio.to_thread(volumes_in, self._volumes, installation_id)
+        except OSError as error:
+            raise RuntimeUnavailable(f"cannot list the volumes: {error}; look at the disk") from error
 
     def log_of(self, ref: str) -> LogFile:
         return self._get(ref).log

@@ -14,7 +14,16 @@ from aiohttp import web
 from elizacloud.errors import Error, Invalid
 from elizacloud.processes import LogFile
 from elizacloud.runtime.process.instances import Instances
-from elizacloud.runtime.process.wire import BODY_LIMIT_BYTES, INSTANCE, INSTANCES, SECRETS, SPEC, decode, encode
+from elizacloud.runtime.process.wire import (
+    BODY_LIMIT_BYTES,
+    INSTANCE,
+    INSTANCES,
+    SECRETS,
+    SPEC,
+    VOLUMES,
+    decode,
+    encode,
+)
 
 MAX_TAIL = 100_000
 MAX_GRACE_SECONDS = 120.0
@@ -36,6 +45,7 @@ def make_app(instances: Instances) -> web.Application:
     app.router.add_post("/instances/{ref}/resume", routes.resume)
     app.router.add_post("/instances/{ref}/stop", routes.stop)
     app.router.add_get("/instances/{ref}/logs", routes.logs)
+    app.router.add_get("/volumes", routes.volumes)
     app.router.add_get("/watch", routes.watch)
     return app
 
@@ -72,6 +82,10 @@ class _Routes:
     async def list(self, request: web.Request) -> web.Response:
         found = self.instances.list(request.query.get("installation", ""))
         return web.Response(body=encode(INSTANCES, [*found]), content_type="application/json")
+
+    async def volumes(self, request: web.Request) -> web.Response:
+        found = await self.instances.volumes(request.query.get("installation", ""))
+        return web.Response(body=encode(VOLUMES, [*found]), content_type="application/json")
 
     async def inspect(self, request: web.Request) -> web.Response:
         instance = self.instances.inspect(_ref(request))

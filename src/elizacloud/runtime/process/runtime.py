@@ -14,8 +14,8 @@ import aiohttp
 
 from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.processes import Backoff
-from elizacloud.runtime.process.wire import INSTANCE, INSTANCES, SECRETS, SPEC, decode, encode
-from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec
+from elizacloud.runtime.process.wire import INSTANCE, INSTANCES, SECRETS, SPEC, VOLUMES, decode, encode
+from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Volume
 
 CALL_SECONDS = 30.0
 LOOK_SECONDS = 0.02
@@ -71,6 +71,9 @@ class ProcessRuntime:
             return decode(INSTANCE, await self._call("GET", _path(ref)))
         except NotFound:
             return None
+
+    async def list_volumes(self, installation_id: str) -> list[Volume]:
+        return decode(VOLUMES, await self._call("GET", f"volumes?installation={quote(installation_id, safe='')}"))
 
     async def list(self, installation_id: str) -> list[Instance]:
         return decode(INSTANCES, await self._call("GET", f"instances?installation={quote(installation_id, safe='')}"))

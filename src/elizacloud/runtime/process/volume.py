@@ -1,5 +1,6 @@
 """The state volume of one generation: `agents/{agent id}/{generation}/` in the data dir, 0700, files 0600.
 
+installation      whose volume it is, also when the instance is removed
 instance.json     the record: spec and labels, no secrets; gone when the instance is removed
 tailscale/        the node's identity; with it a start needs no pre-auth key
 state/ home/      the agent's own
@@ -24,6 +25,7 @@ from elizacloud.model import is_agent_id
 from elizacloud.runtime.environment import Places
 from elizacloud.runtime.process.wire import decode, encode
 from elizacloud.runtime.protocol import InstanceSpec, Labels
+from elizacloud.runtime.protocol import Volume as Seen
 
 _REF = re.compile(r"(?P<agent>[a-z0-9]{16})\.(?P<generation>[1-9][0-9]{0,8})\.(?P<run>[0-9]{1,9})")
 
@@ -43,6 +45,18 @@ def name_in(ref: str) -> str | None:
     """The name of the volume that a ref belongs to; None when it is no ref of ours."""
     match = _REF.fullmatch(ref)
     return f"{match['agent']}/{match['generation']}" if match else None
+
+
+def volumes_in(directory: Path, installation_id: str) -> tuple[Seen, ...]:
+    """The installation's volumes below `agents/`, by what is on the disk now."""
+    found = []
+    for path in directory.glob("*/*/installation"):
+        ref = f"{path.parent.parent.name}.{path.parent.name}.0"
+        match = _REF.fullmatch(ref)
+        with contextlib.suppress(FileNotFoundError):
+            if match is not None and path.read_text() == installation_id:
+                found.append(Seen(ref, match["agent"], int(match["generation"])))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +139,13 @@ class Volume:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+    def claim(self, installation_id: str) -> None:
+        """Make it, if it is not there, and say whose it is."""
+        self.make()
+        file = self.path / "installation"
+        if not file.exists():
+            self.write(file, installation_id.encode())
 
     def save(self, record: Record) -> None:
         bare = replace(record.spec.agent, secrets={}, config={})

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from elizacloud.errors import Invalid
-from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec
+from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Volume
 
 T = TypeVar("T")
 
@@ -17,6 +17,7 @@ SPEC = TypeAdapter(InstanceSpec)
 SECRETS = TypeAdapter(InstanceSecrets)
 INSTANCE = TypeAdapter(Instance)
 INSTANCES = TypeAdapter(list[Instance])
+VOLUMES = TypeAdapter(list[Volume])
 
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """Largest request: a spec with a config as large as the API lets through, with room to spare."""
