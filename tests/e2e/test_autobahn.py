@@ -10,13 +10,13 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from elizacloud.processes import LogFile, spawn
-from tests.e2e.doors import MODES, Door, Place, agent_dialled
+from elizacloud.processes import spawn
+from tests.e2e.doors import MODES, WITHIN_SECONDS, Door, Place, agent_dialled
 from tests.fakes import websocket_agent
 
 kosoku = pytest.importorskip("kosoku", reason="no kosoku: `uv pip install kosoku` brings the Autobahn cases")
@@ -74,21 +74,20 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def alone(log: Callable[[bytes], None]) -> AsyncIterator[str]:
+async def alone() -> AsyncIterator[str]:
     """The same server without anything before it."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = {"PORT": str(port), "PATH": os.defpath}
-    async with spawn([sys.executable, websocket_agent.__file__], name="agent", env=environment, log=log):
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                except OSError:
-                    await asyncio.sleep(0.05)  # it tells nobody when it listens
-                else:
-                    writer.close()
-                    break
+    listening = asyncio.Event()
+
+    def hear(line: bytes) -> None:
+        if line == b"listening":
+            listening.set()
+
+    async with spawn([sys.executable, websocket_agent.__file__], name="agent", env=environment, log=hear):
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await listening.wait()
         yield f"127.0.0.1:{port}"
 
 
@@ -105,13 +104,9 @@ async def verdicts(address: str) -> dict[str, tuple[str, str, int | None]]:
 
 
 @pytest.mark.parametrize("front", ["path", "host"])
-async def test_every_case_ends_as_it_does_without_the_relay(
-    running: Place, front: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    log = LogFile(tmp_path_factory.mktemp("autobahn") / "agent.log")
-    async with alone(log.write) as address:
+async def test_every_case_ends_as_it_does_without_the_relay(running: Place, front: str) -> None:
+    async with alone() as address:
         expected = await verdicts(address)
-    log.close()
     async with in_front_of(Door(running, by_host=front == "host")) as address:
         seen = await verdicts(address)
 

@@ -24,6 +24,7 @@ def health(socket: ServerConnection, request: Request) -> Response | None:
 async def main() -> None:
     port = int(os.environ["PORT"])
     async with serve(echo, "127.0.0.1", port, process_request=health, max_size=None, ping_interval=None) as server:
+        print("listening", flush=True)
         await server.serve_forever()
 
 
