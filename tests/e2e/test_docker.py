@@ -45,6 +45,7 @@ async def server(
 async def cloud_on(server: RealRig, engine: DockerEngine) -> AsyncIterator[Client]:
     """Control plane and relay, as a person would start them beside a Headscale of their own."""
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(_remove_networks, engine, but=engine.names("networks"))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp")))
         relay_node = await server.join(
             await server.headscale.create_preauth_key(tags=(TAG_RELAY,), lifetime_seconds=60), "relay"
@@ -84,6 +85,14 @@ async def cloud_on(server: RealRig, engine: DockerEngine) -> AsyncIterator[Clien
                             break
         token = SecretStr((directory / "data" / "operator.token").read_text().strip())
         yield await stack.enter_async_context(Client(url, token, owner_id="platform-user"))
+
+
+async def _remove_networks(engine: DockerEngine, *, but: list[str]) -> None:
+    """An installation keeps its bridge for as long as it lives."""
+    async with Docker(engine.url) as docker:
+        for name in engine.names("networks"):
+            if name not in but:
+                await (await docker.networks.get(name)).delete()
 
 
 async def until_nothing_is_left(engine: DockerEngine, agent_id: str) -> None:
