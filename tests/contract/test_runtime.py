@@ -167,6 +167,9 @@ async def test_volumes_are_listed_with_and_without_an_instance(runtime: Runtime)
 
     assert {(volume.agent_id, volume.generation) for volume in listed} == {("a" * 16, 2), ("b" * 16, 1)}
     assert all(volume.whole for volume in listed)
+    [of_one] = await runtime.list_volumes("one", agent_id="b" * 16)
+    assert of_one in listed
+    assert await runtime.list_volumes("one", agent_id="c" * 16) == []
     assert await runtime.list_volumes("three") == []
 
 

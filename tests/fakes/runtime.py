@@ -105,12 +105,12 @@ class FakeRuntime:
         await self._called("inspect", ref)
         return self._held[ref].instance if ref in self._held else None
 
-    async def list_volumes(self, installation_id: str) -> list[Volume]:
-        await self._called("list_volumes", installation_id)
+    async def list_volumes(self, installation_id: str, *, agent_id: str | None = None) -> list[Volume]:
+        await self._called("list_volumes", agent_id or installation_id)
         return [
-            Volume(f"{agent_id}.{generation}.0", agent_id, generation)
-            for agent_id, generation in sorted(self.volumes)
-            if self._volumes_of.get((agent_id, generation)) == installation_id
+            Volume(f"{of}.{generation}.0", of, generation)
+            for of, generation in sorted(self.volumes)
+            if self._volumes_of.get((of, generation)) == installation_id and agent_id in (None, of)
         ]
 
     async def list(self, installation_id: str) -> list[Instance]:

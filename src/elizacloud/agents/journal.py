@@ -56,8 +56,8 @@ class Journal:
         current, overtaken = record, False
         for _ in range(_TRIES):
             agent = current.agent
-            if generation is not None and not overtaken:
-                agent = replace(agent, generation=generation.number)
+            if generation is not None and not overtaken and generation.number != agent.generation:
+                agent = replace(agent, generation=generation.number, run=0)
             if run is not None and not overtaken:
                 agent = replace(agent, run=run.number)
             if not overtaken:
@@ -79,7 +79,8 @@ class Journal:
                 continue
             if overtaken:
                 raise Overtaken
-            after = Record(saved, generation or current.generation, run or current.run)
+            after_run = run or (current.run if saved.generation == current.agent.generation else None)
+            after = Record(saved, generation or current.generation, after_run)
             self._log(record, after, step, reason, seconds)
             self.tell(after)
             return after

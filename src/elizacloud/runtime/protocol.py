@@ -125,8 +125,8 @@ class Runtime(Protocol):
     async def inspect(self, ref: str) -> Instance | None:
         """What it is now; None only when the runtime says that there is none."""
 
-    async def list_volumes(self, installation_id: str) -> list[Volume]:
-        """All state volumes of this installation, also those whose instance is gone."""
+    async def list_volumes(self, installation_id: str, *, agent_id: str | None = None) -> list[Volume]:
+        """The state volumes of this installation, or of one agent in it, also those whose instance is gone."""
 
     async def list(self, installation_id: str) -> list[Instance]:
         """All instances of this installation, found by label."""

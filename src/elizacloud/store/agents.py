@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -152,6 +152,18 @@ class Agents:
         query = sa.select(_GENERATIONS).where(_GENERATIONS.c.agent_id == agent_id).order_by(_GENERATIONS.c.number)
         async with self._database.read() as connection:
             return [rows.generation_from_row(row) for row in (await connection.execute(query)).mappings()]
+
+    async def recorded_by_others(
+        self, agent_id: str, key_ids: Collection[str], node_ids: Collection[str]
+    ) -> tuple[set[str], set[str]]:
+        """Which of these ids are in the records of other agents too, as after Headscale was restored from a backup."""
+        key, node = _GENERATIONS.c.preauth_key_id, _GENERATIONS.c.node_id
+        found: list[set[str]] = []
+        async with self._database.read() as connection:
+            for column, ids in ((key, key_ids), (node, node_ids)):
+                query = sa.select(column).where(_GENERATIONS.c.agent_id != agent_id, column.in_(ids))
+                found.append({str(id_) for id_ in await connection.scalars(query)})
+        return found[0], found[1]
 
     async def run(self, agent_id: str, generation: int, number: int) -> Run | None:
         """One run; None when the agent was never started so often."""

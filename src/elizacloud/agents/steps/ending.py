@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from elizacloud.agents.backoff import STOPPED_BY_US
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, Waiting
-from elizacloud.agents.reconcile.observe import Leftovers
+from elizacloud.agents.reconcile.observe import Leftovers, ours
 from elizacloud.agents.steps.launching import retire_key
 from elizacloud.agents.together import for_each
 from elizacloud.states import State, Step
@@ -91,7 +91,7 @@ async def _stop_instances(parts: Parts, record: Record) -> set[str]:
     runtime, agent = parts.place.runtime, record.agent
     if agent.external:
         return set()
-    listed = await runtime.list(parts.place.installation_id)
+    listed = ours(await runtime.list(parts.place.installation_id), parts.place.installation_id)
     refs = {instance.ref for instance in listed if instance.labels.agent_id == agent.id}
     if record.run is not None and record.run.runtime_ref is not None:
         refs.add(record.run.runtime_ref)
@@ -100,20 +100,26 @@ async def _stop_instances(parts: Parts, record: Record) -> set[str]:
 
 
 async def _remove_all(parts: Parts, record: Record, key_ids: frozenset[str], node_ids: frozenset[str]) -> None:
-    """Delete these nodes, then these keys, then the agent's instances with their volumes."""
+    """Delete these nodes, then these keys, then the agent's instances with their volumes, then volumes without one."""
+    runtime, agent = parts.place.runtime, record.agent
     refs = await _stop_instances(parts, record)
     await for_each(node_ids, parts.place.headscale.delete_node, "delete node")
     await for_each(key_ids, parts.place.headscale.delete_preauth_key, "delete key")
-    await for_each(refs, lambda ref: parts.place.runtime.remove(ref, volume=True), "remove")
+    await for_each(refs, lambda ref: runtime.remove(ref, volume=True), "remove")
+    if not agent.external:
+        volumes = await runtime.list_volumes(parts.place.installation_id, agent_id=agent.id)
+        await for_each(
+            (volume.ref for volume in volumes), lambda ref: runtime.remove(ref, volume=True), "remove volume"
+        )
 
 
 async def _recorded(parts: Parts, agent_id: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The ids of keys and nodes that any of its generations recorded."""
+    """The ids of keys and nodes that any of its generations recorded, and no other agent's: those need a look first."""
     generations = await parts.store.agents.generations(agent_id)
-    return (
-        frozenset(generation.preauth_key_id for generation in generations if generation.preauth_key_id),
-        frozenset(generation.node_id for generation in generations if generation.node_id),
-    )
+    keys = {generation.preauth_key_id for generation in generations if generation.preauth_key_id}
+    nodes = {generation.node_id for generation in generations if generation.node_id}
+    others = await parts.store.agents.recorded_by_others(agent_id, keys, nodes)
+    return frozenset(keys - others[0]), frozenset(nodes - others[1])
 
 
 async def _find_leftovers(parts: Parts, agent_id: str, key_ids: frozenset[str], node_ids: frozenset[str]) -> Leftovers:

@@ -14,6 +14,7 @@ from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, died, qui
 from elizacloud.agents.identity import drift
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
+from elizacloud.agents.steps.volume import begin_generation, volume_is_lost
 from elizacloud.errors import Error
 from elizacloud.headscale.protocol import MintedKey
 from elizacloud.model import TAG_AGENT, Generation, Run, agent_hostname, agent_tag, installation_tag
@@ -33,6 +34,8 @@ async def mint_key(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     if agent.external and not parts.handover.is_expected(agent.id):
         return Later(None)
     record = await retire_key(parts, record)
+    if await volume_is_lost(parts, record):
+        record = await begin_generation(parts, record)
     number = next_run_number(record)
     spec = instance_spec(parts, record, number)
     failures: list[Error | Overtaken] = []
@@ -49,7 +52,8 @@ async def mint_key(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
         if minted is not None:
             await retire_key(parts, record)
         raise failures[0]
-    run = Run(agent.id, agent.generation, number, runtime_ref=None if agent.external else creating.result())
+    ref = None if agent.external else creating.result()
+    run = Run(agent.id, record.agent.generation, number, runtime_ref=ref)
     await parts.journal.save(record, step=Step.MINT_KEY, to=State.KEYED, seconds=waiting.seconds, run=run, failure=None)
     return Moved()
 
@@ -77,6 +81,8 @@ async def restart(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     await _check_deaths(parts, record)
     if record.generation.node_id is None or run is None:
         return await _begin_anew(parts, record, "it had not joined the tailnet")
+    if await volume_is_lost(parts, record):
+        return await _begin_anew(parts, record, "its state volume was lost")
     if (lost := await _why_lost(parts, record)) is not None:
         return await _begin_anew(parts, record, lost)
     if agent.external:

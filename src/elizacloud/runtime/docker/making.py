@@ -13,6 +13,7 @@ from elizacloud.runtime.docker.engine import CONFLICT, Engine
 from elizacloud.runtime.docker.handed import STATE_DIRECTORY, Entry, archive, at_creation
 from elizacloud.runtime.docker.images import Images
 from elizacloud.runtime.docker.labels import (
+    AGENT,
     INSTALLATION,
     Keeps,
     Key,
@@ -76,9 +77,10 @@ class Maker:
                 async with self._engine.asked("remove a volume") as docker:
                     await (await docker.volumes.get(name_of(key, keeps))).delete()
 
-    async def volumes(self, installation_id: str) -> list[Volume]:
+    async def volumes(self, installation_id: str, agent_id: str | None) -> list[Volume]:
+        wanted = [f"{INSTALLATION}={installation_id}"] + ([] if agent_id is None else [f"{AGENT}={agent_id}"])
         async with self._engine.asked("list the volumes") as docker:
-            listed = await docker.volumes.list(filters={"label": [f"{INSTALLATION}={installation_id}"]})
+            listed = await docker.volumes.list(filters={"label": wanted})
         names: dict[Key, set[str]] = {}
         for found in listed["Volumes"] or []:
             key = read_of_volume(found.get("Labels"))

@@ -114,8 +114,8 @@ class DockerRuntime:
             return None
         return await self._units.seen(unit) if unit.whole else None
 
-    async def list_volumes(self, installation_id: str) -> list[Volume]:
-        return await self._maker.volumes(installation_id)
+    async def list_volumes(self, installation_id: str, *, agent_id: str | None = None) -> list[Volume]:
+        return await self._maker.volumes(installation_id, agent_id)
 
     async def list(self, installation_id: str) -> list[Instance]:
         return [await self._units.seen(unit) for unit in await self._units.find(installation=installation_id)]

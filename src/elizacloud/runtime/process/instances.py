@@ -159,9 +159,9 @@ class Instances:
             held.seen() for held in self._held.values() if held.record.spec.labels.installation_id == installation_id
         )
 
-    async def volumes(self, installation_id: str) -> tuple[SeenVolume, ...]:
+    async def volumes(self, installation_id: str, *, agent_id: str | None) -> tuple[SeenVolume, ...]:
         try:
-            return await asyncio.to_thread(volumes_in, self._volumes, installation_id)
+            return await asyncio.to_thread(volumes_in, self._volumes, installation_id, agent_id)
         except OSError as error:
             raise RuntimeUnavailable(f"cannot list the volumes: {error}; look at the disk") from error
 

@@ -84,7 +84,8 @@ class _Routes:
         return web.Response(body=encode(INSTANCES, [*found]), content_type="application/json")
 
     async def volumes(self, request: web.Request) -> web.Response:
-        found = await self.instances.volumes(request.query.get("installation", ""))
+        query = request.query
+        found = await self.instances.volumes(query.get("installation", ""), agent_id=query.get("agent"))
         return web.Response(body=encode(VOLUMES, [*found]), content_type="application/json")
 
     async def inspect(self, request: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import aiohttp
 
@@ -72,8 +72,9 @@ class ProcessRuntime:
         except NotFound:
             return None
 
-    async def list_volumes(self, installation_id: str) -> list[Volume]:
-        return decode(VOLUMES, await self._call("GET", f"volumes?installation={quote(installation_id, safe='')}"))
+    async def list_volumes(self, installation_id: str, *, agent_id: str | None = None) -> list[Volume]:
+        query = {"installation": installation_id} | ({} if agent_id is None else {"agent": agent_id})
+        return decode(VOLUMES, await self._call("GET", f"volumes?{urlencode(query)}"))
 
     async def list(self, installation_id: str) -> list[Instance]:
         return decode(INSTANCES, await self._call("GET", f"instances?installation={quote(installation_id, safe='')}"))

@@ -47,10 +47,12 @@ def name_in(ref: str) -> str | None:
     return f"{match['agent']}/{match['generation']}" if match else None
 
 
-def volumes_in(directory: Path, installation_id: str) -> tuple[Seen, ...]:
-    """The installation's volumes below `agents/`, by what is on the disk now."""
+def volumes_in(directory: Path, installation_id: str, agent_id: str | None) -> tuple[Seen, ...]:
+    """The volumes of the installation, or of one agent in it, by what is on the disk now."""
+    if agent_id is not None and not is_agent_id(agent_id):
+        return ()
     found = []
-    for path in directory.glob("*/*/installation"):
+    for path in directory.glob(f"{agent_id or '*'}/*/installation"):
         ref = f"{path.parent.parent.name}.{path.parent.name}.0"
         match = _REF.fullmatch(ref)
         with contextlib.suppress(FileNotFoundError):
