@@ -12,7 +12,7 @@ from elizacloud.agents.reconcile.diff import Kind, diff
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import Generation, Run
-from elizacloud.runtime.protocol import Instance, Labels, Phase
+from elizacloud.runtime.protocol import Instance, Labels, Phase, Volume
 from elizacloud.states import State
 from elizacloud.store import Record
 from tests.fakes.store import an_agent
@@ -150,9 +150,69 @@ def test_what_is_found(
     keys: tuple[PreAuthKey, ...],
     found: list[tuple[Kind, str]],
 ) -> None:
-    findings = diff(of, Outside(instances, nodes, keys), installation_id=OURS, now=NOW)
+    volumes = tuple(Volume(f"{one.agent.id}.1.0", one.agent.id, 1) for one in of)
+    findings = diff(of, Outside(instances, nodes, keys, volumes), installation_id=OURS, now=NOW)
     assert [(finding.kind, finding.about) for finding in findings] == found
     assert all(finding.agent_id == A for finding in findings)
+
+
+VOLUME = Volume(f"{A}.1.0", A, 1)
+
+
+@pytest.mark.parametrize(
+    ("of", "instances", "volumes", "found"),
+    [
+        pytest.param([record()], WELL[0], (VOLUME,), [], id="all is well"),
+        pytest.param([], (), (VOLUME,), [(Kind.ORPHAN_VOLUME, VOLUME.ref)], id="volume of no agent"),
+        pytest.param(
+            [], WELL[0], (VOLUME,), [(Kind.ORPHAN_INSTANCE, "r2")], id="it goes with the instance that has it"
+        ),
+        pytest.param([record()], WELL[0], (), [(Kind.VOLUME_GONE, "generation 1")], id="gone while it runs"),
+        pytest.param(
+            [record()],
+            WELL[0],
+            (replace(VOLUME, whole=False),),
+            [(Kind.VOLUME_GONE, "generation 1")],
+            id="a part is gone",
+        ),
+        pytest.param([record(external=True)], (), (), [], id="started by hand: its state is not ours"),
+        pytest.param([record(State.STOPPED)], (), (), [], id="stopped: found at the next start"),
+        pytest.param(
+            [replace(record(), agent=replace(record().agent, generation=2))],
+            (instance(generation=2),),
+            (VOLUME, Volume("v2", A, 2)),
+            [(Kind.OLD_VOLUME, VOLUME.ref)],
+            id="one that came back",
+        ),
+    ],
+)
+def test_what_is_found_of_volumes(
+    of: list[Record], instances: tuple[Instance, ...], volumes: tuple[Volume, ...], found: list[tuple[Kind, str]]
+) -> None:
+    findings = diff(of, Outside(instances, *WELL[1:], volumes), installation_id=OURS, now=NOW)
+    assert [(one.kind, one.about) for one in findings if one.kind is not Kind.ORPHAN_NODE] == found
+
+
+def test_a_relay_that_was_not_there_before_is_found_by_its_machine() -> None:
+    ours = node("n7", machine_key="known", tags=("tag:relay", f"tag:i-{OURS}"))
+    new = node("n8", machine_key="new", tags=("tag:relay", f"tag:i-{OURS}"), given_name="relay-2")
+    by_hand = node("n9", machine_key="other", tags=("tag:relay",))
+    theirs = node("n6", machine_key="theirs", tags=("tag:relay", f"tag:i-{THEIRS}"))
+    outside = Outside((), (ours, new, by_hand, theirs), ())
+    found = diff([], outside, installation_id=OURS, now=NOW, relays={"known"})
+    assert [(finding.kind, finding.about) for finding in found] == [
+        (Kind.UNKNOWN_RELAY, "n8"),
+        (Kind.UNKNOWN_RELAY, "n9"),
+    ]
+    assert "relay-2" in found[0].detail
+
+
+def test_an_id_that_two_agents_have_is_found_with_both() -> None:
+    other = replace(record(), agent=replace(record().agent, id=B))
+    other = replace(other, generation=replace(other.generation, agent_id=B, preauth_key_id="k2"))
+    found = diff([record(), other], Outside((), (), ()), installation_id=OURS, now=NOW)
+    twice = [(finding.agent_id, finding.about) for finding in found if finding.kind is Kind.ID_TWICE]
+    assert twice == [(A, "node n1"), (B, "node n1")]
 
 
 def test_instances_are_repaired_before_nodes_and_nodes_before_keys() -> None:

@@ -44,18 +44,52 @@ def test_a_list_that_is_suddenly_empty_holds_removals() -> None:
     empty = Outside((instance(),), (), (key(),))
     verdict = judge(found, empty, Seen(frozenset(found), instances=1, nodes=50))
     assert verdict.held == tuple(found)
-    assert "Headscale lists nothing" in verdict.why
+    assert "Headscale lists no node" in verdict.why
     assert judge(found, empty, Seen(frozenset(found), instances=1, nodes=2)).repair == tuple(found)
 
 
 def test_a_store_that_is_older_than_the_world_holds_removals() -> None:
     found = [Finding(Kind.ORPHAN_NODE, "a", "n1"), Finding(Kind.LATER_RUN, "b", "r9")]
     verdict = judge(found, outside(), seen(found, outside()))
-    assert verdict.held == (found[0],)
+    assert verdict.held == tuple(found)
     assert "backup" in verdict.why
+    assert judge(found, outside(), seen(found, outside()), accepted=True).repair == tuple(found)
 
 
 def test_an_expired_key_is_nothing_and_is_not_counted() -> None:
     spent = [Finding(Kind.SPENT_KEY, "a", f"k{number}") for number in range(50)]
     assert judge(spent, outside(), Seen()).repair == ()
     assert judge(spent, outside(), seen(spent, outside())).repair == tuple(spent)
+
+
+def test_a_store_that_is_not_trusted_removes_nothing_until_it_is_accepted() -> None:
+    found = [Finding(Kind.ORPHAN_VOLUME, "a", "v1"), Finding(Kind.INSTANCE_GONE, "b", "r1")]
+    before = seen(found, outside())
+    held = judge(found, outside(), before, suspicion="the database went back")
+    assert (held.repair, held.held, held.why) == ((found[1],), (found[0],), "the database went back")
+    assert judge(found, outside(), before, suspicion="x", accepted=True).held == ()
+
+
+def test_an_id_that_was_given_twice_holds_removals() -> None:
+    found = [Finding(Kind.ORPHAN_NODE, "a", "n1"), Finding(Kind.ID_TWICE, "b", "node n2")]
+    verdict = judge(found, outside(), seen(found, outside()))
+    assert (verdict.repair, verdict.held, verdict.alarms) == ((), (found[0],), (found[1],))
+    assert "second time" in verdict.why
+
+
+def test_a_headscale_without_any_node_holds_what_follows_from_that() -> None:
+    gone = [Finding(Kind.NODE_GONE, f"a{number}", f"n{number}") for number in range(FEW_REMOVALS + 1)]
+    empty = Outside((instance(),), (), (key(),))
+    verdict = judge(gone, empty, Seen())
+    assert (verdict.repair, verdict.held) == ((), tuple(gone))
+    assert "begun anew" in verdict.why
+    assert judge(gone, empty, Seen(), accepted=True).repair == tuple(gone)
+    assert judge(gone[:FEW_REMOVALS], empty, Seen()).repair == tuple(gone[:FEW_REMOVALS])
+    assert judge(gone, outside(1), Seen()).repair == tuple(gone)
+
+
+def test_an_alarm_is_told_when_it_was_seen_twice_and_nothing_is_done_about_it() -> None:
+    found = [Finding(Kind.UNKNOWN_RELAY, "", "n1")]
+    assert judge(found, outside(), Seen()).waiting == tuple(found)
+    verdict = judge(found, outside(), seen(found, outside()), accepted=True)
+    assert (verdict.alarms, verdict.repair) == (tuple(found), ())

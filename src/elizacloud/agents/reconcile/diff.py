@@ -1,12 +1,13 @@
 """What differs between the store and the world, as data. Pure: one look in, findings out.
 
 Only what carries this installation's label or tag is looked at: others share the runtime and the Headscale with us. The
-relays' own nodes carry it too, but not tag:agent.
+relays' own nodes carry it too, but not tag:agent. A hostname or an address is never looked at: anybody may have the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,8 +15,8 @@ from enum import StrEnum
 from elizacloud.agents.identity import drift
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.headscale.protocol import Node, PreAuthKey
-from elizacloud.model import TAG_AGENT, installation_tag
-from elizacloud.runtime.protocol import Instance, Phase
+from elizacloud.model import TAG_AGENT, TAG_RELAY, installation_tag
+from elizacloud.runtime.protocol import Instance, Phase, Volume
 from elizacloud.states import State
 from elizacloud.store import Record
 
@@ -38,13 +39,31 @@ class Kind(StrEnum):
     ORPHAN_KEY = "key of no agent"
     SPENT_KEY = "expired key of no node"
     LIVE_KEY = "key alive after the join"
+    ORPHAN_VOLUME = "volume of no agent"
+    OLD_VOLUME = "volume of an old generation"
+    VOLUME_GONE = "volume gone"
+    ID_TWICE = "id that two agents have"
+    UNKNOWN_RELAY = "relay that was not there before"
 
 
-REMOVALS = frozenset({Kind.ORPHAN_INSTANCE, Kind.OLD_RUN, Kind.ORPHAN_NODE, Kind.EXTRA_NODE, Kind.ORPHAN_KEY})
+REMOVALS = frozenset(
+    {
+        Kind.ORPHAN_INSTANCE,
+        Kind.OLD_RUN,
+        Kind.LATER_RUN,
+        Kind.ORPHAN_NODE,
+        Kind.EXTRA_NODE,
+        Kind.ORPHAN_KEY,
+        Kind.ORPHAN_VOLUME,
+    }
+)
 """Findings whose repair destroys something: they have to be seen twice, and not too many at once.
 
 A key that has expired and that no node joined with is nothing: it only has to be seen twice.
 """
+
+ALARMS = frozenset({Kind.OLD_VOLUME, Kind.VOLUME_GONE, Kind.ID_TWICE, Kind.UNKNOWN_RELAY})
+"""Findings that a person has to know of and that are left as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +76,18 @@ class Finding:
     detail: str = ""
 
 
-def diff(records: Sequence[Record], outside: Outside, *, installation_id: str, now: datetime) -> list[Finding]:
-    """All findings, in an order in which they may be repaired: instances, then nodes, then keys."""
+def diff(
+    records: Sequence[Record],
+    outside: Outside,
+    *,
+    installation_id: str,
+    now: datetime,
+    relays: Collection[str] | None = None,
+) -> list[Finding]:
+    """All findings, in an order in which they may be repaired: instances, then nodes, then keys, then volumes.
+
+    `relays` are the machine keys of the relays that are known; None when that is not known.
+    """
     known = {record.agent.id: record for record in records}
     ours = installation_tag(installation_id)
     nodes = {node.id: node for node in outside.nodes}
@@ -66,8 +95,10 @@ def diff(records: Sequence[Record], outside: Outside, *, installation_id: str, n
     for instance in outside.instances:
         found += _of_instance(instance, known.get(instance.labels.agent_id))
     instances = {(i.labels.agent_id, i.labels.generation, i.labels.run): i for i in outside.instances}
+    volumes = {(volume.agent_id, volume.generation): volume for volume in outside.volumes}
     for record in records:
-        found += _of_record(record, instances.get(_run_key(record)), nodes)
+        found += _of_record(record, instances.get(_run_key(record)), nodes, volumes)
+    found += _of_ids(records)
     for node in outside.nodes:
         if ours in node.tags and TAG_AGENT in node.tags:
             found += _of_node(node, known.get(agent_of(node.tags)))
@@ -75,7 +106,27 @@ def diff(records: Sequence[Record], outside: Outside, *, installation_id: str, n
     for key in outside.keys:
         if ours in key.tags and TAG_AGENT in key.tags:
             found += _of_key(key, known.get(agent_of(key.tags)), is_used=key.id in used, now=now)
+    held = {(instance.labels.agent_id, instance.labels.generation) for instance in outside.instances}
+    for volume in outside.volumes:
+        if (volume.agent_id, volume.generation) not in held:
+            found += _of_volume(volume, known.get(volume.agent_id))
+    if relays is not None:
+        found += [
+            Finding(Kind.UNKNOWN_RELAY, "", node.id, f"{node.given_name} at {node.ipv4}")
+            for node in relay_nodes(outside.nodes, installation_id)
+            if node.machine_key not in relays
+        ]
     return found
+
+
+def relay_nodes(nodes: Sequence[Node], installation_id: str) -> list[Node]:
+    """The nodes that may reach our agents: with the relays' tag, and not another installation's."""
+    ours = installation_tag(installation_id)
+    return [
+        node
+        for node in nodes
+        if TAG_RELAY in node.tags and all(tag == ours for tag in node.tags if tag.startswith(installation_tag("")))
+    ]
 
 
 def agent_of(tags: tuple[str, ...]) -> str:
@@ -100,12 +151,17 @@ def _of_instance(instance: Instance, record: Record | None) -> Iterator[Finding]
         yield Finding(Kind.LATER_RUN, labels.agent_id, instance.ref, f"run {theirs[0]}.{theirs[1]}")
 
 
-def _of_record(record: Record, instance: Instance | None, nodes: dict[str, Node]) -> Iterator[Finding]:
+def _of_record(
+    record: Record, instance: Instance | None, nodes: dict[str, Node], volumes: dict[tuple[str, int], Volume]
+) -> Iterator[Finding]:
     agent, generation, run = record.agent, record.generation, record.run
     if agent.state in _RUNS_HERE and not agent.external:
         ref = run.runtime_ref if run is not None and run.runtime_ref else ""
         if instance is None or instance.phase is Phase.EXITED:
             yield Finding(Kind.INSTANCE_GONE, agent.id, ref)
+        volume = volumes.get((agent.id, agent.generation))
+        if volume is None or not volume.whole:
+            yield Finding(Kind.VOLUME_GONE, agent.id, f"generation {agent.generation}")
     if agent.state in _HAS_JOINED and generation.node_id is not None:
         node = nodes.get(generation.node_id)
         if node is None:
@@ -114,6 +170,26 @@ def _of_record(record: Record, instance: Instance | None, nodes: dict[str, Node]
             yield Finding(Kind.NODE_CHANGED, agent.id, node.id, changed)
         elif (node.ipv4, node.ipv6) != (generation.ipv4, generation.ipv6):
             yield Finding(Kind.ADDRESS_CHANGED, agent.id, node.id)
+
+
+def _of_ids(records: Sequence[Record]) -> Iterator[Finding]:
+    """Headscale gives each id once, unless it was restored from a backup."""
+    holders: defaultdict[str, list[str]] = defaultdict(list)
+    for record in records:
+        generation = record.generation
+        for what, id_ in (("node", generation.node_id), ("key", generation.preauth_key_id)):
+            if id_ is not None:
+                holders[f"{what} {id_}"].append(record.agent.id)
+    for about, agents in holders.items():
+        for agent_id in agents if len(agents) > 1 else ():
+            yield Finding(Kind.ID_TWICE, agent_id, about)
+
+
+def _of_volume(volume: Volume, record: Record | None) -> Iterator[Finding]:
+    if record is None:
+        yield Finding(Kind.ORPHAN_VOLUME, volume.agent_id, volume.ref)
+    elif volume.generation < record.agent.generation and record.agent.state not in _ENDING:
+        yield Finding(Kind.OLD_VOLUME, volume.agent_id, volume.ref)
 
 
 def _of_node(node: Node, record: Record | None) -> Iterator[Finding]:

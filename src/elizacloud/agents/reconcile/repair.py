@@ -39,6 +39,15 @@ async def _repair(parts: Parts, finding: Finding, wake: Callable[[str], None]) -
             record = await _find(parts, finding.agent_id)
             if instance is not None and record is not None and _is_older(instance.labels, record):
                 await runtime.remove(finding.about, volume=False)
+        case Kind.LATER_RUN:
+            instance = await runtime.inspect(finding.about)
+            record = await _find(parts, finding.agent_id)
+            if instance is not None and record is not None and _is_later(instance.labels, record):
+                await runtime.remove(finding.about, volume=False)
+                wake(finding.agent_id)
+        case Kind.ORPHAN_VOLUME:
+            if await _find(parts, finding.agent_id) is None:
+                await runtime.remove(finding.about, volume=True)
         case Kind.ORPHAN_NODE | Kind.EXTRA_NODE:
             node = await headscale.get_node(finding.about)
             record = await _find(parts, finding.agent_id)
@@ -58,6 +67,10 @@ async def _repair(parts: Parts, finding: Finding, wake: Callable[[str], None]) -
 
 def _is_older(labels: Labels, record: Record) -> bool:
     return (labels.generation, labels.run) < (record.agent.generation, record.agent.run)
+
+
+def _is_later(labels: Labels, record: Record) -> bool:
+    return (labels.generation, labels.run) > (record.agent.generation, record.agent.run)
 
 
 async def _find(parts: Parts, agent_id: str) -> Record | None:
