@@ -11,7 +11,8 @@
     │   ├── HeadscaleUnavailable
     │   ├── RuntimeUnavailable
     │   ├── TailnetUnavailable
-    │   └── StoreUnavailable
+    │   ├── StoreUnavailable
+    │   └── LeaseLost
     ├── Refused               502  something we need answered "no"; asking again will not help
     │   ├── HeadscaleRefused
     │   └── RuntimeRefused
@@ -80,6 +81,12 @@ class TailnetUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
+
+
+class LeaseLost(Unavailable):
+    """Another control plane does this by now: leave it, and do nothing more."""
+
+    code = "lease_lost"
 
 
 class Refused(Error):

@@ -4,6 +4,7 @@ from elizacloud.cipher import Cipher, new_secret_key
 from elizacloud.store.agents import Page, Record
 from elizacloud.store.idempotency import Claim, Outcome
 from elizacloud.store.installation import Marks, regressed
+from elizacloud.store.leases import Fence, Lease, Leases
 from elizacloud.store.sessions import CliSession
 from elizacloud.store.signing_keys import Purpose, SigningKey
 from elizacloud.store.store import Store, sqlite_url
@@ -13,6 +14,9 @@ __all__ = [
     "Cipher",
     "Claim",
     "CliSession",
+    "Fence",
+    "Lease",
+    "Leases",
     "Marks",
     "Outcome",
     "Page",

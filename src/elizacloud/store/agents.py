@@ -19,6 +19,7 @@ from elizacloud.store import rows, tables
 from elizacloud.store.bell import Bell
 from elizacloud.store.database import Database, upsert
 from elizacloud.store.events import append
+from elizacloud.store.leases import Fence, check
 from elizacloud.store.owners import ensure_owner
 
 _AGENTS, _GENERATIONS, _RUNS = tables.agents, tables.generations, tables.runs
@@ -112,17 +113,20 @@ class Agents:
         seconds: float | None = None,
         generation: Generation | None = None,
         run: Run | None = None,
+        fence: Fence | None = None,
     ) -> Agent:
         """Write the agent and, with it, the generation and the run that are given. Returns it with its new revision.
 
         Writes one event when the state changed or a reason is given. Raises Conflict `stale` when somebody else wrote
-        the agent since it was read, `illegal_move` when the table of states forbids the move, `name_taken`; NotFound.
+        the agent since it was read, `illegal_move` when the table of states forbids the move, `name_taken`; NotFound; and
+        LeaseLost when it is made under a lease that is no longer held.
         Owner, id and creation time never change. A gone agent's secrets are erased.
         """
         saved = replace(agent, revision=agent.revision + 1, updated_at=self._clock())
         if saved.state is State.GONE:
             saved = replace(saved, spec=AgentSpec(image=agent.spec.image, health_path=agent.spec.health_path))
         async with self._database.write() as connection:
+            await check(connection, fence)
             before = await self._before(connection, agent)
             check_move(before.state, saved.state)
             await self._update(connection, saved, expected=agent.revision, with_spec=saved.spec != before.spec)

@@ -28,7 +28,9 @@ _TRANSACTION_SECONDS = 30
 """The longest time a transaction may take, waiting for its turn included."""
 
 _POSTGRESQL_OPTIONS = (
-    "-c timezone=UTC -c lock_timeout=10s -c statement_timeout=20s -c idle_in_transaction_session_timeout=30s"
+    "-c timezone=UTC -c lock_timeout=10s -c statement_timeout=20s"
+    # Short: a control plane that is stopped in the middle of a transaction holds rows that all others need.
+    " -c idle_in_transaction_session_timeout=4s"
 )
 
 

@@ -18,8 +18,10 @@ from elizacloud.store.agents import Agents
 from elizacloud.store.bell import Bell
 from elizacloud.store.database import Database
 from elizacloud.store.events import Events
+from elizacloud.store.hints import Hints
 from elizacloud.store.idempotency import Idempotency
 from elizacloud.store.installation import Installation
+from elizacloud.store.leases import Leases
 from elizacloud.store.opening import prepare
 from elizacloud.store.owners import Owners
 from elizacloud.store.places import Places
@@ -49,6 +51,8 @@ class Store:
         self.places = Places(database)
         self.sessions = Sessions(database, clock)
         self.installation = Installation(database, cipher, clock)
+        self.leases = Leases(database)
+        self.hints = Hints(database)
         self._database = database
         self._bell = bell
         self._listener: asyncio.Task[None] | None = None
@@ -72,8 +76,15 @@ class Store:
         if not store._database.is_sqlite:
             from elizacloud.store.listen import listen  # psycopg is an optional dependency
 
-            store._listener = asyncio.create_task(listen(parsed, store._bell), name="store: listen for events")
+            store._listener = asyncio.create_task(
+                listen(parsed, store._bell, store.hints), name="store: listen for events"
+            )
         return store
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other control planes may work on it at the same time."""
+        return not self._database.is_sqlite
 
     async def close(self) -> None:
         """Let the connections go. Whoever waits in `events.subscribe` has to be cancelled before."""

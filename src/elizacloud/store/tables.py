@@ -215,6 +215,15 @@ signing_keys = sa.Table(
     _time("published_until"),
 )
 
+leases = sa.Table(
+    "leases",
+    metadata,
+    _id("name"),
+    _text("holder", nullable=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    _time("until", nullable=True),
+)
+
 idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,
