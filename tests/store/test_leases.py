@@ -23,8 +23,10 @@ OVER = -1.0
 
 
 async def test_one_of_many_takes_it(store: Store) -> None:
-    taken = await asyncio.gather(*(store.leases.take("sweeps", f"cp-{n}", LONG) for n in range(5)))
-    (fence,) = [fence for fence in taken if fence is not None]
+    async with asyncio.TaskGroup() as tasks:
+        taking = [tasks.create_task(store.leases.take("sweeps", f"cp-{n}", LONG)) for n in range(5)]
+    (fence,) = [task.result() for task in taking if task.result() is not None]
+    assert fence is not None
     assert fence.epoch == 1
     assert list(await store.leases.look()) == [Lease("sweeps", fence.holder, 1)]
 
@@ -116,7 +118,9 @@ async def test_nobody_takes_a_lease_while_something_is_written_under_it(open_sto
     fence = await one.leases.take("agents 0", "cp-1", 0.2)
     async with one._database.write() as connection:
         await check(connection, fence)
-        taking = asyncio.create_task(other.leases.take("agents 0", "cp-2", LONG))
-        # Over by now, and still nobody else's: the row is locked.
-        assert not (await asyncio.wait({taking}, timeout=0.5))[0]
+        while (await other.leases.look())[0].holder is not None:
+            pass
+        # Over, and still nobody else's: the row is locked.
+        taking = asyncio.create_task(other.leases.take("agents 0", "cp-2", LONG), name="take")
+        assert not (await asyncio.wait({taking}, timeout=0.3))[0]
     assert await taking == Fence("agents 0", "cp-2", 2)
