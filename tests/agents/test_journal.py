@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from elizacloud.agents.journal import Journal, Overtaken
+from elizacloud.agents.metrics import Metrics
 from elizacloud.errors import Conflict
 from elizacloud.states import State, Wanted
 from elizacloud.store import Store
@@ -21,7 +22,7 @@ def relays() -> FakeRelays:
 
 @pytest.fixture
 def journal(store: Store, relays: FakeRelays) -> Journal:
-    return Journal(store, relays)
+    return Journal(store, relays, Metrics())
 
 
 async def test_a_new_wish_meanwhile_does_not_stop_the_move(store: Store, journal: Journal) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.agents.operations import Answer
 from elizacloud.agents.place import Place
+from elizacloud.agents.reconcile.past import Remembered
 from elizacloud.headscale.protocol import Node
 from elizacloud.model import Agent, AgentSpec
 from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Labels, Phase
@@ -47,6 +48,8 @@ class World:
         self.join_seconds = JOIN_SECONDS
         self.answers = Probe(200, True)
         self.settings = Settings(**settings)
+        self.past = Remembered()
+        """What a control plane keeps outside the database."""
         self.lifecycle = self.new_lifecycle()
         self._joining: set[asyncio.Task[None]] = set()
         self._machines: dict[str, tuple[str, str]] = {}
@@ -63,6 +66,7 @@ class World:
             self.settings,
             now=self.clock,
             random=Random(1),
+            past=self.past,
         )
         return self.lifecycle
 

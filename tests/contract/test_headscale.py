@@ -54,6 +54,12 @@ def real(rig: Rig) -> RealRig:
     return rig
 
 
+async def test_a_server_is_known_by_its_public_key(rig: Rig) -> None:
+    first = await rig.headscale.public_key()
+    assert first
+    assert await rig.headscale.public_key() == first
+
+
 def agent_tags() -> tuple[str, ...]:
     return (TAG_AGENT, f"tag:a-c{next(_numbers)}", "tag:i-contract")
 

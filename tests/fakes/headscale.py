@@ -52,6 +52,8 @@ class FakeHeadscale:
         self.down = False
         """While true, every call raises HeadscaleUnavailable; joins are refused too."""
         self.calls: list[str] = []
+        self.key = "mkey:fake"
+        """What it is known by; another one at the same address has another."""
         self._clock = clock
         self._version = version or Version("fake", (0, 29))
         self._policy: dict[str, Any] | None = None
@@ -129,6 +131,9 @@ class FakeHeadscale:
 
     async def version(self) -> Version:
         return self._answer("version", lambda: self._version)
+
+    async def public_key(self) -> str | None:
+        return self._answer("public_key", lambda: self.key)
 
     async def ensure_user(self, name: str) -> str:
         def act() -> str:

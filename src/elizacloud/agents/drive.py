@@ -212,6 +212,7 @@ class Driver:
             fix=fix,
         )
         # One event and one line a reason, not one a try.
+        self._parts.metrics.step_failures.labels(str(step), error.reason).inc()
         told = before is not None and again and before.reason == failure.reason
         if not told:
             log.warning("step failed", agent=agent_id, step=step.value, reason=str(error), code=error.reason)

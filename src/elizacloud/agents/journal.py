@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from elizacloud.agents.metrics import Metrics
 from elizacloud.agents.told import known_agent, told_of
 from elizacloud.errors import Conflict
 from elizacloud.model import Generation, Run
@@ -28,8 +29,9 @@ class Overtaken(Exception):
 
 
 class Journal:
-    def __init__(self, store: Store, relays: Relays) -> None:
+    def __init__(self, store: Store, relays: Relays, metrics: Metrics) -> None:
         self._store = store
+        self._metrics = metrics
         self._relays = relays
         self._told: dict[str, Upstream | KnownAgent] = {}
 
@@ -82,6 +84,8 @@ class Journal:
             after_run = run or (current.run if saved.generation == current.agent.generation else None)
             after = Record(saved, generation or current.generation, after_run)
             self._log(record, after, step, reason, seconds)
+            if seconds is not None:
+                self._metrics.step_seconds.labels(step).observe(seconds)
             self.tell(after)
             return after
         raise Conflict(f"cannot write the agent {record.agent.id}: it changes too fast; try again", code="stale")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from random import Random
 
@@ -14,14 +15,16 @@ from elizacloud.agents.containers import Containers
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.journal import Journal
 from elizacloud.agents.lookout import Lookout
+from elizacloud.agents.metrics import Metrics, measured
 from elizacloud.agents.operations import Operations
 from elizacloud.agents.parts import Parts
 from elizacloud.agents.place import Place
 from elizacloud.agents.reconcile.observe import look_outside
+from elizacloud.agents.reconcile.past import Memory, PastFile, Remembered
 from elizacloud.agents.reconcile.sweep import Sweeper
 from elizacloud.agents.shared_look import SharedLook
 from elizacloud.agents.together import closing
-from elizacloud.errors import Error
+from elizacloud.errors import Error, HeadscaleRefused
 from elizacloud.model import Cell, Host, utc_now
 from elizacloud.settings import Settings
 from elizacloud.store import Store
@@ -44,17 +47,23 @@ class Lifecycle:
         *,
         now: Callable[[], datetime] = utc_now,
         random: Random | None = None,
+        past: PastFile | None = None,
     ) -> None:
         self._random = random or Random()
+        self.metrics = metrics = Metrics()
+        place = replace(place, headscale=measured(place.headscale, metrics))
+        self.memory = Memory(past or Remembered(), store, place.headscale)
         self._parts = parts = Parts(
             store=store,
             place=place,
             relays=relays,
             settings=settings,
             now=now,
-            journal=Journal(store, relays),
+            journal=Journal(store, relays, metrics),
             lookout=Lookout(place.headscale, poll_seconds=settings.poll_seconds),
             outside=SharedLook(lambda: look_outside(place), gap_seconds=_OUTSIDE_GAP_SECONDS),
+            memory=self.memory,
+            metrics=metrics,
         )
         self._wakes: asyncio.Queue[str] = asyncio.Queue()
         self._driver = Driver(parts, random=self._random)
@@ -68,15 +77,16 @@ class Lifecycle:
         place = self._parts.place
         return {
             "store": self._parts.store.ping,
-            "headscale": place.headscale.health,
+            "headscale": self._check_headscale,
             "runtime": lambda: place.runtime.list(place.installation_id),
         }
 
     async def prepare(self) -> None:
-        """Make the place known to the store; before the first agent is created."""
+        """Make the place known to the store, and look whether the store went back in time; before the first agent."""
         store, place = self._parts.store, self._parts.place
         await store.places.ensure_cell(Cell(place.cell_id, place.cell_id))
         await store.places.ensure_host(Host(place.host_id, place.host_id, place.runtime.kind))
+        await self.memory.check_store()
 
     async def tell_relays(self) -> None:
         """Make all agents known to the relays; before the first relay is let in, so that none sees half of them."""
@@ -100,6 +110,11 @@ class Lifecycle:
     def wake(self, agent_id: str) -> None:
         """A relay holds a request for an agent that is paused."""
         self._wakes.put_nowait(agent_id)
+
+    async def _check_headscale(self) -> None:
+        await self._parts.place.headscale.health()
+        if self.memory.refusal:
+            raise HeadscaleRefused(self.memory.refusal)
 
     async def _serve_wakes(self) -> None:
         while True:

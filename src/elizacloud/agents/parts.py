@@ -10,8 +10,10 @@ from datetime import datetime
 from elizacloud.agents.handover import Handover
 from elizacloud.agents.journal import Journal
 from elizacloud.agents.lookout import Lookout
+from elizacloud.agents.metrics import Metrics
 from elizacloud.agents.place import Place
 from elizacloud.agents.reconcile.observe import Outside
+from elizacloud.agents.reconcile.past import Memory
 from elizacloud.agents.shared_look import SharedLook
 from elizacloud.errors import Error
 from elizacloud.settings import Settings
@@ -83,6 +85,8 @@ class Parts:
     lookout: Lookout
     outside: SharedLook[Outside]
     """One look at all that exists outside, shared by all deletions that want to see that they are through."""
+    memory: Memory
+    metrics: Metrics
     handover: Handover = field(default_factory=Handover)
     clean_sweeps: dict[str, int] = field(default_factory=dict)
     """By agent: how many looks in a row found nothing of it."""

@@ -16,14 +16,16 @@ from pydantic import SecretStr
 
 from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.agents.place import Place
+from elizacloud.agents.reconcile.past import OTHER_HEADSCALE
 from elizacloud.api.app import close_streams, create_app, create_containers_app
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.http import served
+from elizacloud.app.past import JsonPast
 from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.app.runtimes import runtime_of
 from elizacloud.auth.credentials import Credentials, issuer_name
 from elizacloud.auth.tokens import token_sha256
-from elizacloud.errors import HeadscaleUnavailable, Misconfigured, Unavailable
+from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable, Misconfigured, Unavailable
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.headscale.client import USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToken, Scope, utc_now
@@ -67,7 +69,7 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
         epoch = await store.installation.next_epoch()
         listener = _Listener()
         hub = Hub(f"{data.installation_id}-{epoch}", listener, check=store.ping)
-        listener.lifecycle = lifecycle = Lifecycle(store, place, hub, settings)
+        listener.lifecycle = lifecycle = Lifecycle(store, place, hub, settings, past=JsonPast(data.path / "seen.json"))
         issuer = issuer_name(settings.public_url, data.installation_id)
         listener.credentials = credentials = Credentials(
             store, hub, settings, issuer=issuer, kept=data.path / "trusted-keys.json"
@@ -99,10 +101,13 @@ async def _work(headscale: HeadscaleClient, lifecycle: Lifecycle) -> None:
     while True:
         try:
             await headscale.version()  # raises for one that is not supported, before anything is written to it
+            await lifecycle.memory.check_headscale()
             await headscale.ensure_user(USER)
             await ensure_policy(headscale)
             break
-        except HeadscaleUnavailable as error:
+        except (HeadscaleUnavailable, HeadscaleRefused) as error:
+            if isinstance(error, HeadscaleRefused) and error.reason != OTHER_HEADSCALE:
+                raise
             failures += 1
             delay = _RETRY.delay_seconds(failures, random.random())
             log.warning("waiting for Headscale", reason=str(error), retry_seconds=round(delay, 1))

@@ -59,6 +59,16 @@ class HeadscaleClient:
                 self._version, self._outdated = found, False
             return self._version
 
+    async def public_key(self) -> str | None:
+        doing = "find out which Headscale this is"
+        # Any recent capability version will do; the answer for old ones has no key (hscontrol/handlers.go).
+        answer = await self._http.call("GET", "/key", doing=doing, query={"v": "130"}, with_key=False)
+        if answer.status == 404:
+            return None
+        if not answer.ok or answer.value is None or not isinstance(answer.value.get("publicKey"), str):
+            raise self._error(answer, doing)
+        return str(answer.value["publicKey"])
+
     async def ensure_user(self, name: str) -> str:
         if found := await self._find_user(name):
             return found

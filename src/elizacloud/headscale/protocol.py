@@ -70,6 +70,10 @@ class Headscale(Protocol):
     async def version(self) -> Version:
         """The version, found by probing once; HeadscaleRefused when it is not one that we support."""
 
+    async def public_key(self) -> str | None:
+        """What this server is known by (its Noise key): another one at the same address has another. None when it is not
+        told here, as behind a proxy that lets only the API through."""
+
     async def ensure_user(self, name: str) -> str:
         """The id of the user of that name, created when absent."""
 

@@ -219,3 +219,10 @@ def test_instances_are_repaired_before_nodes_and_nodes_before_keys() -> None:
     outside = Outside((instance(),), (node(),), (key("k7"),))
     kinds = [finding.kind for finding in diff([], outside, installation_id=OURS, now=NOW)]
     assert kinds == [Kind.ORPHAN_INSTANCE, Kind.ORPHAN_NODE, Kind.SPENT_KEY]
+
+
+def test_leftovers_are_by_tag_and_by_record_but_never_what_carries_another_agents_tag() -> None:
+    bare, anothers = node("n2", tags=("tag:agent",)), node("n3", tags=tags(B))
+    outside = Outside((), (node("n1"), bare, anothers), (key("k1"), key("k2", agent_id=B)))
+    found = outside.leftovers_of(A, key_ids=frozenset({"k2"}), node_ids=frozenset({"n2", "n3"}))
+    assert ([one.id for one in found.nodes], [one.id for one in found.keys]) == (["n1", "n2"], ["k1"])

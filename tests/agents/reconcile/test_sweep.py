@@ -55,7 +55,7 @@ async def test_a_dry_run_says_what_it_would_do_and_does_nothing(world: World) ->
     verdict = await sweeper.sweep(dry_run=True)
     assert {finding.kind for finding in verdict.repair} == {Kind.ORPHAN_INSTANCE, Kind.ORPHAN_NODE, Kind.ORPHAN_KEY}
     assert (len(world.instances), len(world.nodes), len(world.keys)) == (1, 1, 2)
-    assert set(world.headscale.calls[calls:]) == {"list_nodes", "list_preauth_keys"}
+    assert set(world.headscale.calls[calls:]) == {"list_nodes", "list_preauth_keys", "public_key"}
 
 
 async def test_a_headscale_that_does_not_answer_is_not_an_empty_one(world: World) -> None:

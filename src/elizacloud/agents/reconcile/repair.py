@@ -24,7 +24,9 @@ async def repair(parts: Parts, finding: Finding, *, wake: Callable[[str], None])
     log.warning("found", kind=finding.kind.value, agent=finding.agent_id, about=finding.about, detail=finding.detail)
     try:
         await _repair(parts, finding, wake)
+        parts.metrics.repairs.labels(finding.kind.value, "done").inc()
     except Error as error:
+        parts.metrics.repairs.labels(finding.kind.value, "failed").inc()
         log.warning("cannot repair", kind=finding.kind.value, about=finding.about, reason=str(error))
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import inf
 from random import Random
 
 import structlog
 
 from elizacloud.agents.parts import Parts
-from elizacloud.agents.reconcile.diff import diff
+from elizacloud.agents.reconcile.diff import Finding, Kind, diff, relay_nodes
 from elizacloud.agents.reconcile.guards import Seen, Verdict, judge, seen
+from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.agents.reconcile.repair import repair
 from elizacloud.errors import Error
 
 log = structlog.get_logger()
 
 SWEEP_SECONDS = 60.0
+CONFIRM_SECONDS = 5.0
+"""How long after it was first seen a thing has to be there still, to be removed."""
 
 
 class Sweeper:
@@ -27,6 +33,11 @@ class Sweeper:
         self._wake_suspect = wake_suspect
         self._random = random or Random()
         self._before = Seen()
+        self._before_at = -inf
+        self._confirmed: frozenset[Finding] = frozenset()
+        """Those of `_before` that had been there in the sweep before that, too."""
+        self._told: frozenset[Finding] = frozenset()
+        self._turn = asyncio.Lock()
 
     async def run(self) -> None:
         """Until cancelled: at once, then every SWEEP_SECONDS or so."""
@@ -39,19 +50,72 @@ class Sweeper:
                 log.warning("cannot sweep", reason=str(error))
             await asyncio.sleep(SWEEP_SECONDS * (0.9 + self._random.random() / 5))
 
-    async def sweep(self, *, dry_run: bool = False) -> Verdict:
-        """One sweep; with `dry_run` it says what it would do. Raises when the runtime, Headscale or store does not answer."""
-        parts = self._parts
+    async def sweep(self, *, dry_run: bool = False, accept: bool = False) -> Verdict:
+        """One sweep; with `dry_run` it says what it would do. `accept`: the operator wants what is held done, and says that
+        database, Headscale and relays are right as they are.
+
+        Raises when the runtime, Headscale or store does not answer, and HeadscaleRefused when Headscale is another one.
+        """
+        async with self._turn:
+            with self._parts.metrics.sweep_seconds.time():
+                return await self._sweep(dry_run=dry_run, accept=accept and not dry_run)
+
+    async def _sweep(self, *, dry_run: bool, accept: bool) -> Verdict:
+        parts, memory = self._parts, self._parts.memory
+        if accept:
+            await memory.accept_headscale()
+        await memory.check_headscale()
         # The world first: what is made meanwhile is in the store before it is in the world's list.
         outside = await parts.outside.get(since=asyncio.get_running_loop().time())
         records = await parts.store.agents.records()
-        findings = diff(records, outside, installation_id=parts.place.installation_id, now=parts.now())
-        verdict = judge(findings, outside, self._before)
+        relays = {node.machine_key for node in relay_nodes(outside.nodes, parts.place.installation_id)}
+        findings = diff(
+            records,
+            outside,
+            installation_id=parts.place.installation_id,
+            now=parts.now(),
+            relays=memory.relays or relays,
+        )
+        before = self._known()
+        verdict = judge(findings, outside, before, suspicion=memory.suspicion, accepted=accept)
         if dry_run:
             return verdict
-        self._before = seen(findings, outside)
-        if verdict.held:
-            log.error("removals are held", why=verdict.why, count=len(verdict.held))
+        await (memory.accept(relays) if accept else memory.remember(relays))
+        self._remember(findings, outside, before)
+        self._tell(findings, verdict, outside)
         for finding in verdict.repair:
             await repair(parts, finding, wake=self._wake_suspect)
+        parts.metrics.swept_at.set(parts.now().timestamp())
         return verdict
+
+    def _known(self) -> Seen:
+        """What the last sweep saw. To one that comes soon after it, as an operator's, that confirms nothing."""
+        if asyncio.get_running_loop().time() - self._before_at >= CONFIRM_SECONDS:
+            return self._before
+        return replace(self._before, findings=self._confirmed)
+
+    def _remember(self, findings: Sequence[Finding], outside: Outside, before: Seen) -> None:
+        metrics, now = self._parts.metrics, seen(findings, outside)
+        for finding in now.findings - self._before.findings:
+            metrics.found.labels(finding.kind.value).inc()
+        if before is self._before:
+            self._before_at = asyncio.get_running_loop().time()
+            self._confirmed = now.findings & before.findings
+            self._before = now
+        else:
+            self._before = replace(now, findings=now.findings & self._before.findings)
+
+    def _tell(self, findings: Sequence[Finding], verdict: Verdict, outside: Outside) -> None:
+        """Log and count; each alarm is logged once while it lasts."""
+        metrics, kinds = self._parts.metrics, Counter(finding.kind for finding in findings)
+        if verdict.held:
+            log.error("removals are held", why=verdict.why, count=len(verdict.held))
+        for alarm in verdict.alarms:
+            if alarm not in self._told:
+                log.error("found", kind=alarm.kind.value, agent=alarm.agent_id, about=alarm.about, detail=alarm.detail)
+        self._told = frozenset(verdict.alarms)
+        for kind in Kind:
+            metrics.drift.labels(kind.value).set(kinds[kind])
+        metrics.held.set(len(verdict.held))
+        metrics.nodes.set(len(outside.nodes))
+        metrics.keys.set(len(outside.keys))

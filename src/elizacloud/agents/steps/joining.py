@@ -143,6 +143,7 @@ async def _look_at_node(parts: Parts, record: Record) -> Outcome | None:
         return None
     node = await parts.place.headscale.get_node(generation.node_id)
     if node is None:
+        await parts.memory.check_headscale()  # on another one nobody's node is
         return await _fallen(parts, record, Step.AWAIT_READY, "stopped: its node was deleted")
     if changed := drift(node, generation):
         if record.agent.state is State.READY:

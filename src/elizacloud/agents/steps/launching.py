@@ -208,6 +208,7 @@ async def _why_lost(parts: Parts, record: Record) -> str | None:
         return "the tailnet refused it; a new key is minted"
     node = await parts.place.headscale.get_node(generation.node_id)
     if node is None:
+        await parts.memory.check_headscale()  # on another one nobody's node is
         return "its node was deleted; a new key is minted"
     changed = drift(node, generation)
     return f"its node changed: {changed}; a new key is minted" if changed else None
