@@ -7,11 +7,13 @@ relay writes these into its handshake; after that it passes bytes on.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +21,9 @@ from elizacloud.processes import spawn
 from tests.e2e.doors import MODES, WITHIN_SECONDS, Door, Place, agent_dialled
 from tests.fakes import websocket_agent
 
-kosoku = pytest.importorskip("kosoku", reason="no kosoku: `uv pip install kosoku` brings the Autobahn cases")
+pytest.importorskip("kosoku", reason="needs kosoku, which has Autobahn's cases and is built for Linux")
 
-LEFT_OUT = ["9.*", "12.*", "13.*"]
-"""Speed and compression: minutes, and nothing that a pipe could change."""
+RUNNER = Path(__file__).parents[1] / "fakes" / "autobahn.py"
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -58,8 +59,8 @@ async def in_front_of(door: Door) -> AsyncIterator[str]:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        for task in tuple(tasks):
-            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=WITHIN_SECONDS)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,24 +92,32 @@ async def alone() -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-async def verdicts(address: str) -> dict[str, tuple[str, str, int | None]]:
-    """For each case: how the exchange went, how the close went, and the close code that came."""
-    try:
-        results = await kosoku.run_fuzzingclient(f"ws://{address}", exclude_cases=LEFT_OUT)
-    except kosoku.FailureError as error:
-        results = error.results
-    return {
-        result.case_id: (result.behavior.value, result.behavior_close.value, result.remote_close_code)
-        for result in results
-    }
+Verdicts = dict[str, tuple[str, str, int | None]]
+"""For each case: how the exchange went, how the close went, and the close code that came."""
+
+
+async def verdicts(address: str, *cases: str) -> Verdicts:
+    lines: list[bytes] = []
+    command: list[str | Path] = [sys.executable, RUNNER, f"ws://{address}", *cases]
+    async with spawn(command, name="autobahn", env={"PATH": os.defpath}, log=lines.append) as runner:
+        async with asyncio.timeout(WITHIN_SECONDS):
+            await runner.wait()
+    # A server that closes at once and one that first looks at more are both right, and the clock decides which it is.
+    found = (json.loads(line) for line in lines)
+    return {case: ("OK" if went == "NON-STRICT" else went, close, code) for case, went, close, code in found}
 
 
 @pytest.mark.parametrize("front", ["path", "host"])
 async def test_every_case_ends_as_it_does_without_the_relay(running: Place, front: str) -> None:
     async with alone() as address:
         expected = await verdicts(address)
+    assert sum(went in ("OK", "INFORMATIONAL") for went, _, _ in expected.values()) > 240
     async with in_front_of(Door(running, by_host=front == "host")) as address:
         seen = await verdicts(address)
-
-    assert len(expected) > 200
+        # Where the client sends on while the agent closes, as some cases do, its bytes may overtake the agent's last
+        # ones, and no half-close exists on the way: such a case is not the same each time, and is asked once more.
+        odd = [case for case, verdict in seen.items() if verdict != expected[case]]
+        if odd:
+            seen |= await verdicts(address, *odd)
+    assert len(odd) <= 2, odd
     assert {case: verdict for case, verdict in seen.items() if verdict != expected[case]} == {}
