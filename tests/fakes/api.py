@@ -42,6 +42,9 @@ class FakeApi:
     """Break the event stream off after so many events, once."""
     logs_go_on: bool = True
     polls_until_approved: int = 1
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    held: str | None = None
+    explanation: dict[str, Any] = field(default_factory=dict)
     relay_answer: web.Response | None = None
     is_ready: bool = True
     url: str = ""
@@ -101,6 +104,8 @@ class FakeApi:
         app.router.add_delete("/api/v1/tokens/{id}", self._revoke)
         app.router.add_post("/api/auth/cli-session", self._open_session)
         app.router.add_get("/api/auth/cli-session/{id}", self._poll_session)
+        app.router.add_post("/api/v1/operator/sweep", self._sweep)
+        app.router.add_get("/api/v1/operator/agents/{id}", self._explain)
         app.router.add_get("/readyz", self._ready)
         app.router.add_route("*", "/api/relay/{id}/{route:.*}", self._relay)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -259,6 +264,13 @@ class FakeApi:
             "status": status,
             "expiresAt": START.isoformat(),
         }
+
+    async def _sweep(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        return web.json_response({"findings": self.findings, "heldBecause": self.held, "dryRun": body["dryRun"]})
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        return web.json_response({"agent": self.agents[request.match_info["id"]]} | self.explanation)
 
     async def _ready(self, request: web.Request) -> web.Response:
         if self.is_ready:

@@ -17,6 +17,7 @@ from elizacloud.agents.journal import Journal
 from elizacloud.agents.lookout import Lookout
 from elizacloud.agents.metrics import Metrics, measured
 from elizacloud.agents.operations import Operations
+from elizacloud.agents.oversight import Oversight
 from elizacloud.agents.parts import Parts
 from elizacloud.agents.place import Place
 from elizacloud.agents.reconcile.observe import look_outside
@@ -36,7 +37,7 @@ _OUTSIDE_GAP_SECONDS = 1.0
 
 
 class Lifecycle:
-    """`operations` and `containers` are for the API; `peer_seen` and `wake` are for the link to the relays."""
+    """`operations`, `containers` and `oversight` are for the API; `peer_seen` and `wake` are for the link to the relays."""
 
     def __init__(
         self,
@@ -70,6 +71,8 @@ class Lifecycle:
         self.operations = Operations(parts, self._driver)
         self.containers = Containers(parts, self._driver)
         self.sweeper = Sweeper(parts, lambda agent_id: self._driver.wake(agent_id, suspected=True), random=self._random)
+
+        self.oversight = Oversight(parts, self.sweeper)
 
     @property
     def checks(self) -> dict[str, Callable[[], Awaitable[object]]]:

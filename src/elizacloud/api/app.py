@@ -10,7 +10,18 @@ from fastapi import Depends, FastAPI
 from elizacloud import __version__
 from elizacloud.agents.containers import Containers
 from elizacloud.agents.lifecycle import Lifecycle
-from elizacloud.api import agent_streams, agents, containers, health, openapi, problem, sessions, tickets, tokens
+from elizacloud.api import (
+    agent_streams,
+    agents,
+    containers,
+    health,
+    openapi,
+    operator,
+    problem,
+    sessions,
+    tickets,
+    tokens,
+)
 from elizacloud.api.access_log import AccessLog
 from elizacloud.api.limits import BodyLimit
 from elizacloud.api.parts import ApiParts, known_query
@@ -37,6 +48,7 @@ def create_app(
     app.state.containers = lifecycle.containers
     app.state.parts = ApiParts(
         operations=lifecycle.operations,
+        oversight=lifecycle.oversight,
         credentials=credentials,
         idempotency=store.idempotency,
         settings=settings,
@@ -67,7 +79,7 @@ def close_streams(app: FastAPI) -> None:
 
 def _whole_app() -> FastAPI:
     app = _app("elizacloud", openapi.DESCRIPTION)
-    for noun in (agents, agent_streams, tokens, tickets, sessions, containers, health):
+    for noun in (agents, agent_streams, tokens, tickets, sessions, containers, operator, health):
         app.include_router(noun.router)
     app.include_router(containers.router, prefix="/api/v1")
     return app

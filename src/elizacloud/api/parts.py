@@ -13,13 +13,14 @@ from pydantic import SecretStr
 
 from elizacloud.agents.containers import Containers
 from elizacloud.agents.operations import Operations
+from elizacloud.agents.oversight import Oversight
 from elizacloud.api.problem import shown_name
 from elizacloud.api.readiness import Readiness
 from elizacloud.auth.access import OWNER_HEADER, OWNER_ID_PATTERN, Action, acting_owner, check_action
 from elizacloud.auth.credentials import Credentials
 from elizacloud.auth.tokens import parse_bearer
-from elizacloud.errors import Invalid, Unauthenticated
-from elizacloud.model import Principal
+from elizacloud.errors import Forbidden, Invalid, Unauthenticated
+from elizacloud.model import Principal, Scope
 from elizacloud.settings import Settings
 from elizacloud.store.idempotency import Idempotency
 
@@ -29,6 +30,7 @@ class ApiParts:
     """The operations behind the routes, and two things of the server itself."""
 
     operations: Operations
+    oversight: Oversight
     credentials: Credentials
     idempotency: Idempotency
     settings: Settings
@@ -96,6 +98,13 @@ async def managing(caller: Annotated[Caller, Depends(reaching)]) -> Caller:
     return caller
 
 
+async def operating(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+    """An operator sees the agents of all owners, so that no owner's token will do, and no issuer's word."""
+    if Scope.SERVICE not in principal.scopes or principal.agent_id is not None or principal.issuer is not None:
+        raise Forbidden("cannot do this with an owner's token: use a service token", code="operator_only")
+    return principal
+
+
 async def container_token(request: Request, _: Annotated[object, Depends(_CONTAINER_BEARER)]) -> SecretStr:
     return parse_bearer(_authorization(request))
 
@@ -104,6 +113,7 @@ FromCaller = Annotated[Caller, Depends(managing)]
 """One that may manage."""
 FromReaching = Annotated[Caller, Depends(reaching)]
 """One that may only be allowed to reach agents, or a single one."""
+FromOperator = Annotated[Principal, Depends(operating)]
 FromContainer = Annotated[SecretStr, Depends(container_token)]
 
 

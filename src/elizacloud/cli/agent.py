@@ -9,6 +9,7 @@ import typer
 
 from elizacloud.cli.command import AsJson, command
 from elizacloud.cli.context import connect
+from elizacloud.cli.operator import explain
 from elizacloud.cli.output import ago, one_line, print_fields, print_json, print_table
 from elizacloud.cli.page import open_page
 from elizacloud.states import State
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Create agents, look at them, start, stop and delete them.", no_args_is_help=True)
 app.command("open")(open_page)
+app.command("explain")(explain)
 
 AgentId = Annotated[str, typer.Argument(help="The agent's id, as `agent list` shows it.", metavar="AGENT")]
 Owner = Annotated[str | None, typer.Option("--owner", help="Act for this owner; needs a service token.")]

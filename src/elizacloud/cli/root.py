@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from elizacloud.cli import agent, doctor, image, login, relay, serve, settings, token, up, version
+from elizacloud.cli import agent, doctor, image, login, operator, relay, serve, settings, token, up, version
 from elizacloud.cli.command import EXIT_CODES_HELP
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("relay")(relay.relay)
 app.add_typer(agent.app, name="agent")
 app.add_typer(token.app, name="token")
 app.add_typer(image.app, name="image")
+app.command("sweep")(operator.sweep)
 app.command("login")(login.login)
 app.command("logout")(login.logout)
 app.command("doctor")(doctor.doctor)

@@ -116,3 +116,90 @@ class Page(Answer):
 
     items: list[Any]
     next: str | None = None
+
+
+class Finding(Answer):
+    """Something that store, runtime and Headscale do not agree on; `outcome` in the answer of a sweep."""
+
+    kind: str
+    agent_id: str = ""
+    about: str = ""
+    detail: str = ""
+    outcome: str = ""
+
+
+class Swept(Answer):
+    findings: tuple[Finding, ...]
+    held_because: str | None = None
+    dry_run: bool = False
+
+
+class StoredGeneration(Answer):
+    number: int
+    key_id: str | None = None
+    key_expired: bool = False
+    node_id: str | None = None
+    ipv4: str | None = None
+
+
+class StoredRun(Answer):
+    generation: int
+    number: int
+    ref: str | None = None
+    ready_at: datetime | None = None
+    ended_at: datetime | None = None
+    end_reason: str | None = None
+
+
+class InStore(Answer):
+    generations: tuple[StoredGeneration, ...] = ()
+    run: StoredRun | None = None
+
+
+class SeenInstance(Answer):
+    ref: str
+    phase: str
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class SeenVolume(Answer):
+    generation: int
+    whole: bool = True
+
+
+class InRuntime(Answer):
+    error: str | None = None
+    instances: tuple[SeenInstance, ...] = ()
+    volumes: tuple[SeenVolume, ...] = ()
+
+
+class SeenNode(Answer):
+    node_id: str
+    hostname: str = ""
+    ipv4: str | None = None
+    key_id: str | None = None
+    online: bool = False
+    last_seen: datetime | None = None
+
+
+class SeenKey(Answer):
+    key_id: str
+    used: bool = False
+
+
+class InHeadscale(Answer):
+    error: str | None = None
+    nodes: tuple[SeenNode, ...] = ()
+    keys: tuple[SeenKey, ...] = ()
+
+
+class Explanation(Answer):
+    """One agent as store, runtime and Headscale see it."""
+
+    agent: Agent
+    next_step: str | None = None
+    store: InStore = Field(default_factory=InStore)
+    runtime: InRuntime = Field(default_factory=InRuntime)
+    headscale: InHeadscale = Field(default_factory=InHeadscale)
+    findings: tuple[Finding, ...] = ()

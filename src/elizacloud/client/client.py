@@ -14,7 +14,18 @@ from urllib.parse import quote
 import aiohttp
 from pydantic import SecretStr, ValidationError
 
-from elizacloud.client.answers import Agent, AgentEvent, Answer, CliSession, CreatedToken, Page, Ticket, Token
+from elizacloud.client.answers import (
+    Agent,
+    AgentEvent,
+    Answer,
+    CliSession,
+    CreatedToken,
+    Explanation,
+    Page,
+    Swept,
+    Ticket,
+    Token,
+)
 from elizacloud.client.sse import Open, ServerSentEvent, follow
 from elizacloud.client.transport import CALL_SECONDS, CONNECT_SECONDS, TIMED_OUT, UNREACHABLE, Transport
 from elizacloud.errors import Error, Unavailable
@@ -26,6 +37,8 @@ PAGE = 100
 LOOK_SECONDS = 5.0
 """How long `wait_until` trusts a silent event stream before it looks at the agent itself."""
 CATCH_UP_SECONDS = 0.5
+SWEEP_SECONDS = 120.0
+"""A sweep ends what it removes, politely at first."""
 
 _ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 _STREAM = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=60)
@@ -249,6 +262,19 @@ class Client:
         """What became of the login; the token is in exactly one answer."""
         path = f"/api/auth/cli-session/{quote(session_id.get_secret_value(), safe='')}"
         return _read(CliSession, await self._transport.json("GET", path))
+
+    # for operators
+
+    async def sweep(self, *, dry_run: bool = False, accept: bool = False) -> Swept:
+        """Compare store, runtime and Headscale now. Needs a service token, as does `explain`."""
+        body = {"dryRun": dry_run, "accept": accept}
+        answer = await self._transport.json("POST", "/api/v1/operator/sweep", body=body, within_seconds=SWEEP_SECONDS)
+        return _read(Swept, answer)
+
+    async def explain(self, agent_id: str) -> Explanation:
+        """The agent, whoever's it is, as store, runtime and Headscale see it."""
+        path = f"/api/v1/operator/agents/{quote(agent_id, safe='')}"
+        return _read(Explanation, await self._transport.json("GET", path))
 
     # the server itself, and agents through the relay
 

@@ -37,6 +37,7 @@ class Sweeper:
         self._confirmed: frozenset[Finding] = frozenset()
         """Those of `_before` that had been there in the sweep before that, too."""
         self._told: frozenset[Finding] = frozenset()
+        self._last: frozenset[Finding] = frozenset()
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
@@ -49,6 +50,11 @@ class Sweeper:
             except Error as error:
                 log.warning("cannot sweep", reason=str(error))
             await asyncio.sleep(SWEEP_SECONDS * (0.9 + self._random.random() / 5))
+
+    @property
+    def findings(self) -> frozenset[Finding]:
+        """What the last sweep found."""
+        return self._last
 
     async def sweep(self, *, dry_run: bool = False, accept: bool = False) -> Verdict:
         """One sweep; with `dry_run` it says what it would do. `accept`: the operator wants what is held done, and says that
@@ -76,6 +82,7 @@ class Sweeper:
             now=parts.now(),
             relays=memory.relays or relays,
         )
+        self._last = frozenset(findings)
         before = self._known()
         verdict = judge(findings, outside, before, suspicion=memory.suspicion, accepted=accept)
         if dry_run:

@@ -1,0 +1,94 @@
+"""What an operator may see and do, across owners: the three truths of an agent side by side, and a sweep now."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from elizacloud.agents.messages import message
+from elizacloud.agents.parts import Parts
+from elizacloud.agents.reconcile.diff import Finding
+from elizacloud.agents.reconcile.guards import Verdict
+from elizacloud.agents.reconcile.observe import Outside, ours
+from elizacloud.agents.reconcile.sweep import Sweeper
+from elizacloud.errors import Error, NotFound
+from elizacloud.headscale.protocol import Node, PreAuthKey
+from elizacloud.model import Generation
+from elizacloud.runtime.protocol import Instance, Volume
+from elizacloud.states import Due, State, next_step
+from elizacloud.store import Record
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Looked(Generic[T]):
+    """What a look found, or why it found out nothing: that is not the same as nothing."""
+
+    found: Sequence[T] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """`findings` are those of the last sweep; `due` is the step that comes next, if any."""
+
+    record: Record
+    generations: Sequence[Generation]
+    instances: Looked[Instance]
+    volumes: Looked[Volume]
+    nodes: Looked[Node]
+    keys: Looked[PreAuthKey]
+    findings: tuple[Finding, ...]
+    message: str
+    due: Due | None
+
+
+class Oversight:
+    def __init__(self, parts: Parts, sweeper: Sweeper) -> None:
+        self._parts = parts
+        self._sweeper = sweeper
+
+    async def sweep(self, *, dry_run: bool, accept: bool) -> Verdict:
+        """As Sweeper.sweep."""
+        return await self._sweeper.sweep(dry_run=dry_run, accept=accept)
+
+    async def explain(self, agent_id: str) -> Explained:
+        """Whoever's agent it is; NotFound `agent_not_found`. What does not answer is told in its place."""
+        place, agents = self._parts.place, self._parts.store.agents
+        try:
+            record = await agents.record(agent_id)
+        except NotFound:
+            raise NotFound("cannot find this agent: check its id", code="agent_not_found") from None
+        generations = await agents.generations(agent_id)
+        instances = await _looked(place.runtime.list(place.installation_id))
+        volumes = await _looked(place.runtime.list_volumes(place.installation_id, agent_id=agent_id))
+        nodes = await _looked(place.headscale.list_nodes())
+        keys = await _looked(place.headscale.list_preauth_keys())
+        mine = Outside(
+            ours(instances.found, place.installation_id), tuple(nodes.found), tuple(keys.found), tuple(volumes.found)
+        ).leftovers_of(
+            agent_id,
+            key_ids=frozenset(one.preauth_key_id for one in generations if one.preauth_key_id),
+            node_ids=frozenset(one.node_id for one in generations if one.node_id),
+        )
+        agent = record.agent
+        return Explained(
+            record,
+            generations,
+            Looked(mine.instances, instances.error),
+            Looked(mine.volumes, volumes.error),
+            Looked(mine.nodes, nodes.error),
+            Looked(mine.keys, keys.error),
+            tuple(finding for finding in self._sweeper.findings if finding.agent_id == agent_id),
+            message(agent),
+            None if agent.state is State.GONE else next_step(agent.state, agent.wanted),
+        )
+
+
+async def _looked(look: Awaitable[Sequence[T]]) -> Looked[T]:
+    try:
+        return Looked(await look)
+    except Error as error:
+        return Looked(error=str(error))

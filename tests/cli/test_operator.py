@@ -1,0 +1,60 @@
+"""`elizacloud sweep` and `elizacloud agent explain`."""
+
+import json
+
+from tests.cli.conftest import Cli
+from tests.fakes.api import FakeApi
+
+ORPHAN = {"kind": "node of no agent", "agentId": "b" * 16, "about": "7", "detail": "", "outcome": "hold"}
+
+
+def test_a_sweep_tells_what_it_found_and_what_is_held_and_why(cli: Cli, api: FakeApi) -> None:
+    api.findings, api.held = [ORPHAN, ORPHAN | {"about": "8", "outcome": "repair"}], "the database is older"
+    result = cli("sweep", "--dry-run")
+    held, repaired = result.stdout.splitlines()
+    assert held.split("\t")[:4] == ["node of no agent", "b" * 16, "7", "held"]
+    assert repaired.split("\t")[3] == "would be repaired"
+    assert "the database is older" in result.stderr
+    assert api.sent[-1].body == {"dryRun": True, "accept": False}
+    assert "would" not in cli("sweep").stdout
+    assert json.loads(cli("sweep", "--json").stdout)["findings"][0] == ORPHAN
+
+
+def test_what_is_held_is_accepted_by_a_flag(cli: Cli, api: FakeApi) -> None:
+    assert cli("sweep", "--accept").exit_code == 0
+    assert api.sent[-1].body == {"dryRun": False, "accept": True}
+
+
+def test_the_three_truths_stand_side_by_side(cli: Cli, api: FakeApi) -> None:
+    agent_id = api.add("joined", message="It joined the tailnet; a relay is waiting for its first live answer.")
+    api.explanation = {
+        "nextStep": "await ready",
+        "store": {
+            "generations": [{"number": 1, "keyId": "3", "keyExpired": True, "nodeId": "7", "ipv4": "100.64.0.7"}],
+            "run": {"generation": 1, "number": 2, "ref": "r2"},
+        },
+        "runtime": {
+            "instances": [{"ref": "r2", "phase": "exited", "exitCode": 3, "reason": "agent: exit status 3"}],
+            "volumes": [{"generation": 1, "whole": False}],
+        },
+        "headscale": {"error": "cannot list the nodes: Headscale is down"},
+        "findings": [{"kind": "instance gone", "about": "r2"}],
+    }
+    shown = cli("agent", "explain", agent_id).stdout
+    for told in (
+        "waiting for its first live answer",
+        "await ready",
+        "generation 1: key 3 (expired), node 7 at 100.64.0.7",
+        "run 1.2: r2, not ready yet",
+        "instance r2 exited, exit 3, agent: exit status 3",
+        "volume of generation 1, not whole",
+        "Headscale is down",
+        "instance gone, r2",
+    ):
+        assert told in shown
+    assert "nothing of it" not in shown, "an error was shown as nothing"
+    assert json.loads(cli("agent", "explain", agent_id, "--json").stdout)["nextStep"] == "await ready"
+
+
+def test_an_agent_that_is_not_there(cli: Cli, api: FakeApi) -> None:
+    assert cli("agent", "explain", "nothing").exit_code == 3
