@@ -7,7 +7,7 @@ fails is written into the agent with its reason and the time of the next try, wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,9 +18,11 @@ import structlog
 from elizacloud.agents.backoff import LONGEST_SECONDS, backoff_seconds, seconds_until
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Outcome, Parts, StepFailed, Waiting
+from elizacloud.agents.sharing.hold import Alone, Hold, Holds
+from elizacloud.agents.sharing.shards import shard_of
 from elizacloud.agents.steps import LOOKS, STEPS, check
 from elizacloud.agents.steps.joining import STEADY_PROBE_SECONDS
-from elizacloud.errors import Conflict, Error, NotFound, Unavailable
+from elizacloud.errors import Conflict, Error, LeaseLost, NotFound, Unavailable
 from elizacloud.model import Failure
 from elizacloud.states import Due, State, Step, next_step
 from elizacloud.store import Record
@@ -46,11 +48,13 @@ class _Place:
 
 
 class Driver:
-    """`run` it once; `wake` it from anywhere in the same loop."""
+    """`run` it once; `wake` it from anywhere in the same loop. It drives those agents whose lease it holds."""
 
-    def __init__(self, parts: Parts, *, random: Random | None = None) -> None:
+    def __init__(self, parts: Parts, *, holds: Holds | None = None, random: Random | None = None) -> None:
         self._parts = parts
+        self._holds = holds or Alone()
         self._random = random or Random()
+        self._taken: set[str] = set()
         self._woken: dict[str, bool] = {}
         """By agent, oldest first: whether something odd was seen about it."""
         self._changed = asyncio.Event()
@@ -81,6 +85,11 @@ class Driver:
             yield
         self.wake(agent_id)
 
+    def taken(self, shards: Collection[str]) -> None:
+        """Agents of these shards are ours to drive from now on."""
+        self._taken.update(shards)
+        self._changed.set()
+
     async def run(self) -> None:
         """Until cancelled. Begins with every agent that is not gone."""
         try:
@@ -90,13 +99,29 @@ class Driver:
                 while True:
                     await self._changed.wait()
                     self._changed.clear()
+                    if self._taken:
+                        tasks.create_task(self._take_up_shards(self._taken), name="take up agents")
+                        self._taken = set()
                     for agent_id in [agent_id for agent_id in self._woken if agent_id not in self._at_work]:
                         suspected = self._woken.pop(agent_id)
-                        self._at_work.add(agent_id)
-                        tasks.create_task(self._work(agent_id, suspected), name=f"agent {agent_id}")
+                        if (hold := self._holds.of(agent_id)) is not None:
+                            self._at_work.add(agent_id)
+                            tasks.create_task(self._work(agent_id, suspected, hold), name=f"agent {agent_id}")
         finally:
             for agent_id in list(self._timers):
                 self._forget_timer(agent_id)
+
+    async def _take_up_shards(self, shards: Collection[str]) -> None:
+        try:
+            records = await self._parts.store.agents.records()
+        except Error as error:
+            log.warning("cannot take up agents", reason=str(error))
+            asyncio.get_running_loop().call_later(OUTAGE_SECONDS / 5, self.taken, shards)
+            return
+        for record in records:
+            if shard_of(record.agent.id) in shards:
+                self._places.pop(record.agent.id, None)
+                self._take_up(record)
 
     def _take_up(self, record: Record) -> None:
         """After a start of the control plane: relays are told again, and whatever was due is done."""
@@ -110,15 +135,20 @@ class Driver:
         else:
             self.wake(agent.id)
 
-    async def _work(self, agent_id: str, suspected: bool) -> None:
+    async def _work(self, agent_id: str, suspected: bool, hold: Hold) -> None:
         self._forget_timer(agent_id)
         try:
-            async with self._turns.setdefault(agent_id, asyncio.Lock()):
-                seconds = await self._advance(agent_id, suspected)
+            async with hold.under(), self._turns.setdefault(agent_id, asyncio.Lock()):
+                seconds = await self._advance(self._parts.under(hold), agent_id, suspected)
             self._lost.pop(agent_id, None)
+        except LeaseLost as lost:
+            log.info("left to another control plane", agent=agent_id, reason=str(lost))
+            self._parts.untidy.set()
+            seconds = 1.0  # unless the lease is kept after all
         except Error as error:
             # Not even the failure could be written: nothing is known, so look again, later each time.
             log.warning("cannot drive the agent", agent=agent_id, reason=str(error))
+            self._parts.untidy.set()
             self._lost[agent_id] = self._lost.get(agent_id, 0) + 1
             seconds = min(OUTAGE_SECONDS, backoff_seconds(self._lost[agent_id], self._random.random()))
         except Exception:
@@ -131,11 +161,11 @@ class Driver:
         if seconds is not None:
             self.wake_in(agent_id, seconds)
 
-    async def _advance(self, agent_id: str, suspected: bool) -> float | None:
+    async def _advance(self, parts: Parts, agent_id: str, suspected: bool) -> float | None:
         """Take steps until there is nothing to do now; returns in how many seconds to look again."""
         while True:
             try:
-                record = await self._parts.journal.load(agent_id)
+                record = await parts.journal.load(agent_id)
             except NotFound:
                 return None
             if record.agent.state is State.GONE:
@@ -145,33 +175,35 @@ class Driver:
             if due is not None and (held := self._held_seconds(record, due)) is not None:
                 return held
             try:
-                outcome = await self._step(record, due, suspected)
+                outcome = await self._step(parts, record, due, suspected)
             except Overtaken:
                 continue
             except Conflict as conflict:
                 if conflict.reason != "stale":
-                    return await self._fail(agent_id, due, conflict)
+                    return await self._fail(parts, agent_id, due, conflict)
+            except LeaseLost:
+                raise
             except TimeoutError:
                 late = StepFailed("it took too long", code="step_timeout")
-                return await self._fail(agent_id, due, late)
+                return await self._fail(parts, agent_id, due, late)
             except Error as error:
-                return await self._fail(agent_id, due, error)
+                return await self._fail(parts, agent_id, due, error)
             suspected = False
             if isinstance(outcome, Later):
                 return outcome.seconds
 
-    async def _step(self, record: Record, due: Due | None, suspected: bool) -> Outcome:
+    async def _step(self, parts: Parts, record: Record, due: Due | None, suspected: bool) -> Outcome:
         waiting = self._waiting(record, due)
         if due is None or due.step in LOOKS:
             async with self._looks, asyncio.timeout(LOOK_SECONDS):
                 if due is None:
-                    return await check(self._parts, record, suspected=suspected)
-                return await STEPS[due.step](self._parts, record, waiting)
+                    return await check(parts, record, suspected=suspected)
+                return await STEPS[due.step](parts, record, waiting)
         of_owner = self._acts_of_owner.setdefault(record.agent.owner_id, asyncio.Semaphore(ACTS_AT_ONCE_OF_OWNER))
         async with of_owner, self._acts, asyncio.timeout(due.within_seconds):
             if due.via is not None and record.agent.state is not due.via:
-                record = await self._parts.journal.save(record, step=due.step, to=due.via)
-            return await STEPS[due.step](self._parts, record, waiting)
+                record = await parts.journal.save(record, step=due.step, to=due.via)
+            return await STEPS[due.step](parts, record, waiting)
 
     def _held_seconds(self, record: Record, due: Due) -> float | None:
         """How long an act that failed is still held back; None when it may be tried."""
@@ -188,11 +220,13 @@ class Driver:
             place = self._places[agent.id] = _Place(at, asyncio.get_running_loop().time())
         return Waiting(place.since, due.within_seconds if due else 0.0)
 
-    async def _fail(self, agent_id: str, due: Due | None, error: Error) -> float:
+    async def _fail(self, parts: Parts, agent_id: str, due: Due | None, error: Error) -> float:
         """Write the failure into the agent; returns in how many seconds to try again."""
-        record = await self._parts.journal.load(agent_id)
+        record = await parts.journal.load(agent_id)
         before = record.agent.failure
         step = due.step if due is not None else Step.AWAIT_READY
+        if step not in LOOKS:
+            parts.untidy.set()
         again = before is not None and before.step == step and before.code == error.reason
         attempts = before.attempts + 1 if before is not None and again else 1
         fix = ""
@@ -208,16 +242,16 @@ class Driver:
             reason=str(error),
             code=error.reason,
             attempts=attempts,
-            retry_at=self._parts.now() + timedelta(seconds=seconds),
+            retry_at=parts.now() + timedelta(seconds=seconds),
             fix=fix,
         )
         # One event and one line a reason, not one a try.
-        self._parts.metrics.step_failures.labels(str(step), error.reason).inc()
+        parts.metrics.step_failures.labels(str(step), error.reason).inc()
         told = before is not None and again and before.reason == failure.reason
         if not told:
             log.warning("step failed", agent=agent_id, step=step.value, reason=str(error), code=error.reason)
         try:
-            await self._parts.journal.save(record, step=step, reason="" if told else str(error), failure=failure)
+            await parts.journal.save(record, step=step, reason="" if told else str(error), failure=failure)
         except Overtaken:
             return 0.0
         return seconds

@@ -6,6 +6,7 @@ made only if the agent is still where the step found it.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from elizacloud.agents.told import known_agent, told_of
 from elizacloud.errors import Conflict
 from elizacloud.model import Generation, Run
 from elizacloud.states import State
-from elizacloud.store import Record, Store
+from elizacloud.store import Fence, Record, Store
 from elizacloud.upstreams import KnownAgent, Relays, Upstream
 
 log = structlog.get_logger()
@@ -34,6 +35,13 @@ class Journal:
         self._metrics = metrics
         self._relays = relays
         self._told: dict[str, Upstream | KnownAgent] = {}
+        self._fence: Fence | None = None
+
+    def under(self, fence: Fence | None) -> Journal:
+        """The same journal, whose writes count only while the lease of this fence is held."""
+        fenced = copy(self)
+        fenced._fence = fence
+        return fenced
 
     async def load(self, agent_id: str) -> Record:
         """The agent with its present generation and run; NotFound when there is none."""
@@ -53,7 +61,8 @@ class Journal:
     ) -> Record:
         """Write the facts and, if the agent is still in the state of `record`, the move and the changes to it.
 
-        Raises Overtaken after it wrote the facts of an agent that is elsewhere by now, and what Store.agents.save raises.
+        Raises Overtaken after it wrote the facts of an agent that is elsewhere by now, and what Store.agents.save raises:
+        LeaseLost, with nothing written, when another control plane drives the agent by now.
         """
         current, overtaken = record, False
         for _ in range(_TRIES):
@@ -72,6 +81,7 @@ class Journal:
                     seconds=seconds,
                     generation=generation,
                     run=run,
+                    fence=self._fence,
                 )
             except Conflict as conflict:
                 if conflict.reason != "stale":
@@ -101,18 +111,22 @@ class Journal:
         else:
             self._relays.describe([told])
 
-    async def withdraw(self, record: Record, *, within_seconds: float) -> bool:
-        """Take the agent away from the relays; True when every worker said in time that nothing of it is in flight.
-
-        Described first: it tells callers why they have to wait, or, when it is being deleted, is withdrawn too.
-        """
+    def leave(self, record: Record) -> None:
+        """Tell it, also of an agent that is being deleted: its description is what a withdrawal takes away then."""
         agent = record.agent
         if told_of(record) is None:
             self._told.pop(agent.id, None)
             self._relays.describe([known_agent(agent)])
         else:
             self.tell(record)
-        return await self._relays.withdraw(agent.id, within_seconds=within_seconds)
+
+    async def withdraw(self, record: Record, *, within_seconds: float) -> bool:
+        """Take the agent away from the relays; True when every worker said in time that nothing of it is in flight.
+
+        Described first: it tells callers why they have to wait, or, when it is being deleted, is withdrawn too.
+        """
+        self.leave(record)
+        return await self._relays.withdraw(record.agent.id, within_seconds=within_seconds)
 
     def _log(self, before: Record, after: Record, step: str, reason: str, seconds: float | None) -> None:
         if before.agent.state is after.agent.state and not reason:

@@ -24,6 +24,10 @@ from elizacloud.agents.reconcile.observe import look_outside
 from elizacloud.agents.reconcile.past import Memory, PastFile, Remembered
 from elizacloud.agents.reconcile.sweep import Sweeper
 from elizacloud.agents.shared_look import SharedLook
+from elizacloud.agents.sharing.follower import Follower
+from elizacloud.agents.sharing.hold import Alone
+from elizacloud.agents.sharing.leases import Leases
+from elizacloud.agents.sharing.relays import SharedRelays
 from elizacloud.agents.together import closing
 from elizacloud.errors import Error, HeadscaleRefused
 from elizacloud.model import Cell, Host, utc_now
@@ -49,7 +53,9 @@ class Lifecycle:
         now: Callable[[], datetime] = utc_now,
         random: Random | None = None,
         past: PastFile | None = None,
+        leases: Leases | None = None,
     ) -> None:
+        """With `leases` there may be other control planes on the store, and `relays` are SharedRelays."""
         self._random = random or Random()
         self.metrics = metrics = Metrics()
         place = replace(place, headscale=measured(place.headscale, metrics))
@@ -67,10 +73,16 @@ class Lifecycle:
             metrics=metrics,
         )
         self._wakes: asyncio.Queue[str] = asyncio.Queue()
-        self._driver = Driver(parts, random=self._random)
+        self._leases = leases
+        holds = leases or Alone()
+        self._driver = Driver(parts, holds=holds, random=self._random)
         self.operations = Operations(parts, self._driver)
         self.containers = Containers(parts, self._driver)
-        self.sweeper = Sweeper(parts, lambda agent_id: self._driver.wake(agent_id, suspected=True), random=self._random)
+        self._follower: Follower | None = None
+        if leases is not None:
+            assert isinstance(relays, SharedRelays)
+            self._follower = Follower(parts, leases, relays, self._driver.wake, self._random)
+        self.sweeper = Sweeper(parts, self._suspect, holds=holds, random=self._random)
 
         self.oversight = Oversight(parts, self.sweeper)
 
@@ -93,6 +105,8 @@ class Lifecycle:
 
     async def tell_relays(self) -> None:
         """Make all agents known to the relays; before the first relay is let in, so that none sees half of them."""
+        if self._follower is not None:
+            await self._follower.begin()
         for record in await self._parts.store.agents.records():
             self._parts.journal.tell(record)
 
@@ -103,6 +117,9 @@ class Lifecycle:
             tasks.create_task(self._watch_runtime(), name="watch the runtime")
             tasks.create_task(self._serve_wakes(), name="wake agents")
             tasks.create_task(self.sweeper.run(), name="sweep")
+            if self._leases is not None and self._follower is not None:
+                tasks.create_task(self._follower.run(), name="follow other control planes")
+                tasks.create_task(self._leases.run(self._driver.taken), name="keep leases")
 
     def peer_seen(self, peer: PeerSeen) -> None:
         """A relay's netmap shows or changed a node."""
@@ -118,6 +135,12 @@ class Lifecycle:
         await self._parts.place.headscale.health()
         if self.memory.refusal:
             raise HeadscaleRefused(self.memory.refusal)
+
+    def _suspect(self, agent_id: str) -> None:
+        if self._follower is not None:
+            self._follower.suspect(agent_id)
+        else:
+            self._driver.wake(agent_id, suspected=True)
 
     async def _serve_wakes(self) -> None:
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from elizacloud.agents.handover import Handover
@@ -15,6 +15,7 @@ from elizacloud.agents.place import Place
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.agents.reconcile.past import Memory
 from elizacloud.agents.shared_look import SharedLook
+from elizacloud.agents.sharing.hold import Hold, guarded
 from elizacloud.errors import Error
 from elizacloud.settings import Settings
 from elizacloud.store import Store
@@ -88,7 +89,20 @@ class Parts:
     memory: Memory
     metrics: Metrics
     handover: Handover = field(default_factory=Handover)
+    untidy: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by whoever may have left something outside that only a sweep finds: the next one comes soon then."""
     clean_sweeps: dict[str, int] = field(default_factory=dict)
     """By agent: how many looks in a row found nothing of it."""
     busy_until: dict[str, datetime] = field(default_factory=dict)
     """By agent: until when its container said that it works and must not be paused."""
+
+    def under(self, hold: Hold) -> Parts:
+        """The same, for work under this lease: what it writes and does outside counts only while the lease is held."""
+        if hold.fence is None:
+            return self
+        place = self.place
+        return replace(
+            self,
+            journal=self.journal.under(hold.fence),
+            place=replace(place, headscale=guarded(place.headscale, hold), runtime=guarded(place.runtime, hold)),
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import inf
 from random import Random
@@ -16,20 +17,35 @@ from elizacloud.agents.reconcile.diff import Finding, Kind, diff, relay_nodes
 from elizacloud.agents.reconcile.guards import Seen, Verdict, judge, seen
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.agents.reconcile.repair import repair
-from elizacloud.errors import Error
+from elizacloud.agents.sharing.hold import Alone, Hold, Holds
+from elizacloud.errors import Error, LeaseLost
 
 log = structlog.get_logger()
 
 SWEEP_SECONDS = 60.0
 CONFIRM_SECONDS = 5.0
 """How long after it was first seen a thing has to be there still, to be removed."""
+SOON_SECONDS = CONFIRM_SECONDS + 1.0
+SWEEPS_SHARE = 0.1
+"""However untidy it is, sweeps take at most this share of the time."""
 
 
 class Sweeper:
-    """`wake_suspect` is called with the id of each living agent that something is odd about."""
+    """`wake_suspect` is called with the id of each living agent that something is odd about. Of several control planes the
+    one that holds the lease for it sweeps."""
 
-    def __init__(self, parts: Parts, wake_suspect: Callable[[str], None], *, random: Random | None = None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        wake_suspect: Callable[[str], None],
+        *,
+        holds: Holds | None = None,
+        random: Random | None = None,
+    ) -> None:
         self._parts = parts
+        self._holds = holds or Alone()
+        self._under: Hold | None = None
+        """The lease under which the last sweep was made."""
         self._wake_suspect = wake_suspect
         self._random = random or Random()
         self._before = Seen()
@@ -41,15 +57,26 @@ class Sweeper:
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
-        """Until cancelled: at once, then every SWEEP_SECONDS or so."""
+        """Until cancelled: at once, then every SWEEP_SECONDS or so; soon again after a step failed, while something that was
+        found waits to be seen once more, and while a sweep cannot be made."""
+        loop, untidy = asyncio.get_running_loop(), self._parts.untidy
         while True:
+            await self._holds.leading()
+            began = loop.time()
+            untidy.clear()
             try:
-                await self.sweep()
+                if (await self.sweep()).waiting:
+                    untidy.set()
                 await self._parts.store.idempotency.sweep()
                 await self._parts.store.sessions.sweep()
             except Error as error:
                 log.warning("cannot sweep", reason=str(error))
-            await asyncio.sleep(SWEEP_SECONDS * (0.9 + self._random.random() / 5))
+                untidy.set()
+            soon = max(SOON_SECONDS, (loop.time() - began) / SWEEPS_SHARE)
+            await asyncio.sleep(soon)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_SECONDS * (0.9 + self._random.random() / 5) - soon):
+                    await untidy.wait()
 
     @property
     def findings(self) -> frozenset[Finding]:
@@ -60,14 +87,26 @@ class Sweeper:
         """One sweep; with `dry_run` it says what it would do. `accept`: the operator wants what is held done, and says that
         database, Headscale and relays are right as they are.
 
-        Raises when the runtime, Headscale or store does not answer, and HeadscaleRefused when Headscale is another one.
+        Raises when the runtime, Headscale or store does not answer, HeadscaleRefused when Headscale is another one, and
+        LeaseLost when another control plane sweeps.
         """
         async with self._turn:
             with self._parts.metrics.sweep_seconds.time():
-                return await self._sweep(dry_run=dry_run, accept=accept and not dry_run)
+                if dry_run:
+                    return await self._sweep(self._parts, dry_run=True, accept=False)
+                hold = self._holds.lead()
+                if hold is None:
+                    raise LeaseLost(
+                        "cannot sweep: another control plane does that now; ask that one", retry_after_seconds=1
+                    )
+                if hold is not self._under:
+                    # What was seen before somebody else swept confirms nothing.
+                    self._under, self._before, self._confirmed = hold, Seen(), frozenset()
+                async with hold.under():
+                    return await self._sweep(self._parts.under(hold), dry_run=False, accept=accept)
 
-    async def _sweep(self, *, dry_run: bool, accept: bool) -> Verdict:
-        parts, memory = self._parts, self._parts.memory
+    async def _sweep(self, parts: Parts, *, dry_run: bool, accept: bool) -> Verdict:
+        memory = parts.memory
         if accept:
             await memory.accept_headscale()
         await memory.check_headscale()
@@ -82,8 +121,8 @@ class Sweeper:
             now=parts.now(),
             relays=memory.relays or relays,
         )
-        self._last = frozenset(findings)
         before = self._known()
+        self._last = frozenset(findings)
         verdict = judge(findings, outside, before, suspicion=memory.suspicion, accepted=accept)
         if dry_run:
             return verdict
