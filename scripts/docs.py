@@ -12,6 +12,8 @@ import typer
 from bench.relay import table
 
 from elizacloud import errors
+from elizacloud.agents.metrics import Metrics as ControlMetrics
+from elizacloud.agents.metrics import agents_by_state
 from elizacloud.app.relay import supervisor_metrics
 from elizacloud.cli.root import app
 from elizacloud.relay.metrics import Metrics, State
@@ -91,23 +93,35 @@ def errors_page() -> str:
 def metrics_page() -> str:
     metrics = Metrics()
     metrics.state = lambda: State({}, 0, False, 0.0, False, 0)
-    rows = []
-    for family in (*supervisor_metrics(ready=0, starts=0, followed=False, losses=0), *metrics.collect()):
-        name = family.name + ("_total" if family.type == "counter" else "")
-        labels = ", ".join(f"`{label}`" for label in getattr(family, "_labelnames", ())) or "-"
-        rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |")
+    families = (*supervisor_metrics(ready=0, starts=0, followed=False, losses=0), *metrics.collect())
+    relays = [_metric_row(family.name, family.type, family) for family in families]
+    by_state = agents_by_state({})
+    control = [_metric_row(by_state.name, by_state.type, by_state)]
+    control += [_metric_row(counted._name, counted._type, counted) for counted in ControlMetrics().counted]
+    head = "| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
     return (
-        f"{GENERATED}# Metrics\n\nThe relay serves them for Prometheus at `metrics_listen`, a listener of its own, for all its "
+        f"{GENERATED}# Metrics\n\n## The relay\n\n"
+        "The relay serves them for Prometheus at `metrics_listen`, a listener of its own, for all its "
         "workers and their supervisor: every sample has the label `worker`, which is a worker's number or `supervisor`; add up "
         "what counts. A number is used again by the worker's successor, whose counters begin at 0. No label names an agent, "
         "an owner or an address, since each new agent would be a "
         "series for ever: the access log has them, line by line.\n\n"
-        "| metric | type | labels | what it is |\n| --- | --- | --- | --- |\n"
-        + "\n".join(rows)
+        + head
+        + "\n".join(relays)
         + "\n\n`outcome` is `2xx` to `5xx` as the agent or the API answered, `upgraded`, `aborted` (the client left), "
         "`cut_short` (the answer was not completed), or the [code](errors.md) of an answer of the relay's own. `result` is "
-        "`connected` or such a code.\n"
+        "`connected` or such a code.\n\n## The control plane\n\nThe control plane serves its own at `control_metrics_listen`, "
+        "and those of its process. `step` is a step of the [table of states](../ARCHITECTURE.md), `code` one of the "
+        "[codes](errors.md), `kind` what `elizacloud sweep` calls a difference.\n\n" + head + "\n".join(control) + "\n"
     )
+
+
+def _metric_row(name: str, kind: str | None, described: Any) -> str:
+    """`described` has its documentation and its labels, as prometheus_client keeps them."""
+    full = name + ("_total" if kind == "counter" else "")
+    labels = ", ".join(f"`{label}`" for label in getattr(described, "_labelnames", ())) or "-"
+    documentation = getattr(described, "documentation", None) or described._documentation
+    return f"| `{full}` | {kind} | {labels} | {documentation} |"
 
 
 def with_block(page: str, name: str, content: str) -> str:

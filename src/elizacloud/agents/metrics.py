@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 from prometheus_client import Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
 from elizacloud.errors import Error
@@ -19,7 +21,8 @@ _CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics(Collector):
-    """Register it with a `CollectorRegistry`. `states` counts agents and is called from the thread that collects."""
+    """Register it with a `CollectorRegistry`. `states` counts agents; it is called from the thread that collects, and may
+    raise an Error or TimeoutError."""
 
     def __init__(self) -> None:
         self.states: Callable[[], dict[State, int]] | None = None
@@ -65,13 +68,14 @@ class Metrics(Collector):
         )
 
     @property
-    def counted(self) -> tuple[Collector, ...]:
+    def counted(self) -> tuple[MetricWrapperBase, ...]:
         """All but the agents by state."""
-        return tuple(value for value in vars(self).values() if isinstance(value, Counter | Gauge | Histogram))
+        return tuple(value for value in vars(self).values() if isinstance(value, MetricWrapperBase))
 
     def collect(self) -> Iterator[Metric]:
         if self.states is not None:
-            yield agents_by_state(self.states())
+            with suppress(Error, TimeoutError):  # what the store does not tell is left out; all else is told
+                yield agents_by_state(self.states())
         for collector in self.counted:
             yield from collector.collect()
 

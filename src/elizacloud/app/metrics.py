@@ -31,7 +31,7 @@ def serve_metrics(listen: str | None, *collectors: Collector) -> Iterator[None]:
     try:
         server, thread = start_http_server(int(port), host.strip("[]"), registry)
     except OSError as error:
-        raise Misconfigured(f"cannot serve metrics on {listen}: {error.strerror}; change metrics_listen") from error
+        raise Misconfigured(f"cannot serve metrics on {listen}: {error.strerror}; change that setting") from error
     try:
         yield
     finally:
@@ -57,6 +57,17 @@ class ProcessMetrics:
             for collector in self._collectors
             for metric in collector.collect()
         ]
+
+
+class OneProcess(Collector):
+    """What this process counts, and the kernel of it, without a label that says whose it is."""
+
+    def __init__(self, *collectors: Collector) -> None:
+        self._collectors = (*collectors, ProcessCollector(registry=None), PlatformCollector(registry=None))
+
+    def collect(self) -> Iterable[Metric]:
+        for collector in self._collectors:
+            yield from collector.collect()
 
 
 class AllProcesses(Collector):

@@ -1,7 +1,8 @@
 """`elizacloud serve`: the control plane. API and reconciler over a store, a Headscale, a runtime and the relays' link.
 
 One holds a data dir's lock for as long as it lives. It listens on unix sockets (the API, the link) and, for containers'
-reports, on an address of its own that serves nothing else.
+reports, on an address of its own that serves nothing else. On PostgreSQL there may be several, each with a data dir and
+relays of its own; they share Headscale and the runtime.
 """
 
 from __future__ import annotations
@@ -17,26 +18,32 @@ from pydantic import SecretStr
 from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.agents.place import Place
 from elizacloud.agents.reconcile.past import OTHER_HEADSCALE
+from elizacloud.agents.sharing.leases import SHARED_CALL_SECONDS, Leases
+from elizacloud.agents.sharing.relays import SharedRelays
 from elizacloud.api.app import close_streams, create_app, create_containers_app
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.http import served
+from elizacloud.app.metrics import OneProcess, serve_metrics
 from elizacloud.app.past import JsonPast
 from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.app.runtimes import runtime_of
 from elizacloud.auth.credentials import Credentials, issuer_name
+from elizacloud.auth.following import TokenFollower
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable, Misconfigured, Unavailable
 from elizacloud.headscale.bootstrap import ensure_policy
-from elizacloud.headscale.client import USER, HeadscaleClient
+from elizacloud.headscale.client import CALL_SECONDS, USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToken, Scope, utc_now
 from elizacloud.processes import Backoff
 from elizacloud.relay.link.hub import Hub
 from elizacloud.relay.link.messages import Activity
 from elizacloud.settings import Settings
+from elizacloud.states import State
 from elizacloud.store import Cipher, Store, sqlite_url
-from elizacloud.upstreams import PeerSeen, Redemption
+from elizacloud.upstreams import PeerSeen, Redemption, Relays
 
 LINK_SECONDS = 1.0
+COUNT_SECONDS = 5.0
 _RETRY = Backoff(first_seconds=0.2, cap_seconds=5.0)
 
 log = structlog.get_logger()
@@ -51,9 +58,11 @@ def run(settings: Settings) -> None:
 
 async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(await _open_store(settings, data))
+        store, data = await _open_store(settings, data)
+        await stack.enter_async_context(store)
         headscale_url, key = _headscale_of(settings)
-        headscale = HeadscaleClient(headscale_url, key)
+        deadline_seconds = SHARED_CALL_SECONDS if store.is_shared else CALL_SECONDS
+        headscale = HeadscaleClient(headscale_url, key, deadline_seconds=deadline_seconds)
         stack.push_async_callback(headscale.close)
         runtime = runtime_of(settings, data)
         stack.push_async_callback(runtime.close)
@@ -69,11 +78,25 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
         epoch = await store.installation.next_epoch()
         listener = _Listener()
         hub = Hub(f"{data.installation_id}-{epoch}", listener, check=store.ping)
-        listener.lifecycle = lifecycle = Lifecycle(store, place, hub, settings, past=JsonPast(data.path / "seen.json"))
+        leases = Leases(store.leases, str(epoch)) if store.is_shared else None
+        relays: Relays = hub
+        if leases is not None:
+            relays = SharedRelays(hub, store.hints, leases.seen_members, leases.me)
+        listener.lifecycle = lifecycle = Lifecycle(
+            store, place, relays, settings, leases=leases, past=JsonPast(data.path / "seen.json")
+        )
         issuer = issuer_name(settings.public_url, data.installation_id)
         listener.credentials = credentials = Credentials(
-            store, hub, settings, issuer=issuer, kept=data.path / "trusted-keys.json"
+            store,
+            relays,
+            settings,
+            issuer=issuer,
+            kept=data.path / "trusted-keys.json",
+            leads=lambda: leases is None or leases.lead() is not None,
         )
+        loop = asyncio.get_running_loop()
+        lifecycle.metrics.states = lambda: _count_agents(store, loop)
+        stack.enter_context(serve_metrics(settings.control_metrics_listen, OneProcess(lifecycle.metrics)))
         await lifecycle.prepare()
         await credentials.prepare()
         hub.load((), (), await credentials.live_tokens())
@@ -83,6 +106,9 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
         stack.callback(working.cancel)
         renewing = tasks.create_task(credentials.run(), name="credentials")
         stack.callback(renewing.cancel)
+        if leases is not None:
+            following = tasks.create_task(TokenFollower(store, hub, leases.me).run(), name="follow tokens")
+            stack.callback(following.cancel)
         await stack.enter_async_context(hub.serve(settings.link_socket or data.sockets / "link.sock"))
         api = create_app(lifecycle, credentials, store, settings, checks={"relay": lambda: _linked(hub)})
         await stack.enter_async_context(served(api, socket=settings.api_socket or data.sockets / "api.sock"))
@@ -115,19 +141,23 @@ async def _work(headscale: HeadscaleClient, lifecycle: Lifecycle) -> None:
     await lifecycle.run()
 
 
-async def _open_store(settings: Settings, data: DataDir) -> Store:
-    """The store, migrated, ours, and with this installation's operator token as its only one."""
+async def _open_store(settings: Settings, data: DataDir) -> tuple[Store, DataDir]:
+    """The store, migrated, ours, and with this installation's operator token as its only one; and the data dir, which by
+    now is of the store's installation."""
     url = settings.database_url.get_secret_value() if settings.database_url else sqlite_url(data.database)
     store = await Store.open(url, Cipher(data.secret_key(settings)))
     try:
-        data.check_store(is_new=await store.installation.is_new())
+        present = await store.installation.present()
+        data.check_store(is_new=present is None)
+        if present is not None and store.is_shared:
+            data = data.join(present, settings)
         await store.installation.ensure(data.installation_id)
         data.remember_store()
         await _keep_operator_token(store, token_sha256(data.operator_token(settings)))
     except BaseException:
         await store.close()
         raise
-    return store
+    return store, data
 
 
 async def _keep_operator_token(store: Store, sha256: str) -> None:
@@ -141,6 +171,11 @@ async def _keep_operator_token(store: Store, sha256: str) -> None:
         scopes = frozenset({Scope.SERVICE})
         token_id = f"operator-{sha256[:12]}"
         await store.tokens.create(ApiToken(token_id, OPERATOR, OPERATOR, scopes, None, sha256, utc_now()))
+
+
+def _count_agents(store: Store, loop: asyncio.AbstractEventLoop) -> dict[State, int]:
+    """Called from a thread of the metrics' listener."""
+    return asyncio.run_coroutine_threadsafe(store.agents.count_by_state(), loop).result(COUNT_SECONDS)
 
 
 async def _linked(hub: Hub) -> None:

@@ -110,6 +110,9 @@ class Settings(RelaySettings, DockerSettings):
     metrics_listen: HostPort | None = Field(
         None, description="Relay: host:port for Prometheus metrics of all its workers; off unless given."
     )
+    control_metrics_listen: HostPort | None = Field(
+        None, description="Control plane: host:port for its Prometheus metrics; off unless given."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line written."
     )

@@ -104,6 +104,12 @@ class Agents:
         everything = sa.select(_AGENTS).where(tables.LISTED)
         return await self._all(everything, lambda row: rows.agent_from_row(row, self._cipher))
 
+    async def count_by_state(self) -> dict[State, int]:
+        """How many agents are in each state, but those that are gone; states without one are left out."""
+        query = sa.select(_AGENTS.c.state, sa.func.count()).where(tables.LISTED).group_by(_AGENTS.c.state)
+        async with self._database.read() as connection:
+            return {State(state): count for state, count in await connection.execute(query)}
+
     async def save(
         self,
         agent: Agent,
