@@ -14,9 +14,9 @@ async def test_a_store_belongs_to_one_installation(store: Store, open_store: Ope
 
 
 async def test_a_store_is_new_until_it_has_an_installation(store: Store, open_store: Open, url: str) -> None:
-    assert await store.installation.is_new()
+    assert await store.installation.present() is None
     await store.installation.ensure("one")
-    assert not await (await open_store(url)).installation.is_new()
+    assert await (await open_store(url)).installation.present() == "one"
 
 
 async def test_another_secret_key_is_refused_at_open(store: Store, open_store: Open, url: str) -> None:

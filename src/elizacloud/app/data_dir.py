@@ -22,7 +22,7 @@ import os
 import secrets
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,27 @@ class DataDir:
                 "backup, or begin anew in another data dir",
                 code="store_lost",
             )
+
+    def join(self, installation_id: str, settings: Settings) -> DataDir:
+        """This data dir as one of the installation, whose store it shares with other control planes.
+
+        Raises Misconfigured when it belongs to another one, or has not been given the operator's token of that one.
+        """
+        if installation_id == self.installation_id:
+            return self
+        installation = _read_installation(self._installation)
+        if installation["hasStore"]:
+            raise Misconfigured(
+                f"cannot use the store: it belongs to the installation {installation_id} and the data dir {self.path} to "
+                f"{self.installation_id}; use its own database, or a new data dir"
+            )
+        if settings.operator_token is None:
+            raise Misconfigured(
+                f"cannot join the installation {installation_id}: ELIZACLOUD_OPERATOR_TOKEN has to be set to its token, as "
+                "ELIZACLOUD_SECRET_KEY is to its key; both are in the data dir of its first control plane"
+            )
+        write_private(self._installation, json.dumps({**installation, "installationId": installation_id}) + "\n")
+        return replace(self, installation_id=installation_id)
 
     def remember_store(self) -> None:
         """From now on `check_store` refuses a new one."""

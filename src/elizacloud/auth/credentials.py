@@ -27,7 +27,7 @@ def issuer_name(public_url: str | None, installation_id: str) -> str:
 
 
 class Credentials:
-    """`issuer` is our name in JWTs, `kept` a file for trusted issuers' keys.
+    """`issuer` is our name in JWTs, `kept` a file for trusted issuers' keys; `leads` is for Pruner.
 
     Raises Misconfigured when a trusted issuer claims our name.
     """
@@ -42,6 +42,7 @@ class Credentials:
         now: Callable[[], datetime] = utc_now,
         fetch: Fetch | None = None,
         kept: Path | None = None,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self.trusted = TrustedIssuers(settings.trusted_issuers, relays, ours=issuer, fetch=fetch, kept=kept)
@@ -57,7 +58,7 @@ class Credentials:
             ticket_seconds=settings.ticket_seconds,
             session_seconds=settings.session_seconds,
         )
-        self.pruner = Pruner(store, relays, now)
+        self.pruner = Pruner(store, relays, now, leads)
 
     async def live_tokens(self) -> list[KnownToken]:
         """What relays have to know at the start."""

@@ -23,10 +23,15 @@ log = structlog.get_logger()
 
 
 class Pruner:
-    def __init__(self, store: Store, relays: Relays, now: Callable[[], datetime]) -> None:
+    """`leads` says whether the store is ours to prune: of several control planes one does that."""
+
+    def __init__(
+        self, store: Store, relays: Relays, now: Callable[[], datetime], leads: Callable[[], bool] = lambda: True
+    ) -> None:
         self._store = store
         self._relays = relays
         self._now = now
+        self._leads = leads
 
     async def run(self) -> None:
         """Prune every minute, until cancelled."""
@@ -40,6 +45,8 @@ class Pruner:
     async def prune(self) -> None:
         """One round. Raises StoreUnavailable."""
         self._relays.forget_expired(self._now())
+        if not self._leads():
+            return
         store = self._store
         for noun, rows in (("token", store.tokens), ("ticket", store.tickets), ("signing key", store.signing_keys)):
             if gone := await _in_batches(rows):

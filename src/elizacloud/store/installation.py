@@ -43,10 +43,14 @@ class Installation:
         if row is not None:
             self._cipher.open(row["canary"], bound_to=_canary_of(row["id"]))
 
-    async def is_new(self) -> bool:
-        """Whether it has no installation yet, hence nothing else."""
+    async def present(self) -> str | None:
+        """The id of its installation; None while it has none, hence nothing else."""
         async with self._database.read() as connection:
-            return await connection.scalar(sa.select(_INSTALLATION.c.id)) is None
+            found: str | None = await connection.scalar(sa.select(_INSTALLATION.c.id))
+            return found
+
+    async def is_new(self) -> bool:
+        return await self.present() is None
 
     async def ensure(self, installation_id: str) -> None:
         """Give a new store its installation; Misconfigured when it belongs to another one."""

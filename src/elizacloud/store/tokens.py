@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -44,8 +44,11 @@ class Tokens:
 
     async def list_live(self) -> Sequence[ApiToken]:
         """All tokens that are neither revoked nor expired."""
-        unexpired = _TOKENS.c.expires_at.is_(None) | (_TOKENS.c.expires_at > self._clock())
-        return await self._select(_TOKENS.c.revoked_at.is_(None), unexpired)
+        return await self._select(*self._live())
+
+    async def live(self, ids: Collection[str]) -> Sequence[ApiToken]:
+        """Those of these tokens that are neither revoked nor expired."""
+        return await self._select(_TOKENS.c.id.in_(ids), *self._live())
 
     async def revoke(self, token_id: str, owner_id: str | None = None) -> ApiToken:
         """Revoke it for good, with the sessions that were made with it; again is no error.
@@ -90,6 +93,10 @@ class Tokens:
         ids = sa.select(_TOKENS.c.id).where(dead).limit(batch)
         async with self._database.write() as connection:
             return (await connection.execute(sa.delete(_TOKENS).where(_TOKENS.c.id.in_(ids)))).rowcount
+
+    def _live(self) -> tuple[sa.ColumnElement[bool], ...]:
+        unexpired = _TOKENS.c.expires_at.is_(None) | (_TOKENS.c.expires_at > self._clock())
+        return _TOKENS.c.revoked_at.is_(None), unexpired
 
     @staticmethod
     def _dead(which: sa.ColumnElement[bool], since: datetime) -> sa.ColumnElement[bool]:

@@ -17,7 +17,7 @@ from elizacloud.store import Fence
 
 T = TypeVar("T")
 
-NEEDED_SECONDS = 3.0
+NEEDED_SECONDS = 5.0
 """What has to be left of a lease for a call outside to begin."""
 
 

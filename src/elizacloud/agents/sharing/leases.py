@@ -19,6 +19,8 @@ from elizacloud.store import Leases as StoredLeases
 
 LEASE_SECONDS = 8.0
 BEAT_SECONDS = 1.0
+SHARED_CALL_SECONDS = NEEDED_SECONDS
+"""The deadline of a call to Headscale then: it is over before the lease that it began under."""
 LEAVE_SECONDS = 5.0
 """How long what runs under a lease that is to be given up may take to end by itself."""
 
@@ -38,8 +40,7 @@ class Leases:
         needed_seconds: float = NEEDED_SECONDS,
     ) -> None:
         self.me = me
-        self.members: frozenset[str] = frozenset({me})
-        """The control planes that ran at the last look."""
+        self._members: frozenset[str] = frozenset({me})
         self._store = store
         self._lease_seconds = lease_seconds
         self._beat_seconds = beat_seconds
@@ -51,8 +52,12 @@ class Leases:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The names of those that this control plane has now, its own one left out."""
-        return tuple(name for name, hold in self._held.items() if not hold.is_over)
+        """The names of those that this control plane has, its own one left out. From any thread."""
+        return tuple(self._held)
+
+    def seen_members(self) -> frozenset[str]:
+        """The control planes that ran at the last look."""
+        return self._members
 
     def of(self, agent_id: str) -> Hold | None:
         return self._of(shard_of(agent_id))
@@ -100,7 +105,7 @@ class Leases:
         if stray := [name for name in renewed if name in SHARED and name not in self._held]:
             await self._store.give_up(stray, self.me)
         seen = await self._store.look()
-        self.members = members(seen) | {self.me}
+        self._members = members(seen) | {self.me}
         planned = plan(seen, self.me)
         await self._leave(planned.give_up)
         return [name for name in planned.take if await self._take(name)]
