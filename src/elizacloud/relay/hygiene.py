@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
+from elizacloud.relay.caching import cache_control_line, is_for_shared_caches
 from elizacloud.relay.http1.framing import Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead, kept_with_head, tokens
 
@@ -253,9 +254,13 @@ def agent_answer_by_host(head: AnswerHead) -> bytes:
 
 def _answered(head: AnswerHead, *, by_path: bool) -> bytes:
     lines: list[bytes] = []
+    cache_control: list[bytes] = []
     named = _named(head.fields)
     for lower, name, value in head.fields:
         if _stops_after_agent(lower) or lower in named:
+            continue
+        if lower == b"cache-control":
+            cache_control.append(value)
             continue
         if by_path:
             if lower in _ORIGIN_WIDE:
@@ -263,6 +268,7 @@ def _answered(head: AnswerHead, *, by_path: bool) -> bytes:
         elif lower == b"set-cookie" and (_COOKIE_DOMAIN.search(value) or _COOKIE_OF_OURS.match(value)):
             continue
         lines += (name, b": ", value, b"\r\n")
+    lines.append(cache_control_line(cache_control))
     if by_path:
         lines.append(_PATH_FRONT_ADDS)
     return b"".join(lines)
@@ -333,7 +339,9 @@ def _stops_before_agent(lower: bytes) -> bool:
 
 @lru_cache(maxsize=4096)
 def _stops_after_agent(lower: bytes) -> bool:
-    return lower in _HOP_BY_HOP or lower == b"content-length" or lower in _EDGE or lower.startswith(_EDGE_PREFIXES)
+    if lower in _HOP_BY_HOP or lower == b"content-length" or lower in _EDGE:
+        return True
+    return lower.startswith(_EDGE_PREFIXES) or is_for_shared_caches(lower)
 
 
 @lru_cache(maxsize=4096)
