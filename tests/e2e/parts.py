@@ -28,8 +28,10 @@ ORDER = ("control server", "process host", "tailscaled", "control plane", "relay
 class Parts:
     """`async with` starts them all, with two relay workers; `kill` and `start` one of ORDER."""
 
-    def __init__(self, headscale: str, settings: Mapping[str, str] | None = None) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp"))
+    def __init__(
+        self, headscale: str, settings: Mapping[str, str] | None = None, *, directory: Path | None = None
+    ) -> None:
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp"))
         self.url = ""
         self._more_settings = dict(settings or {})
         self._settings = Settings(
@@ -47,7 +49,12 @@ class Parts:
     async def __aenter__(self) -> Parts:
         binary = await obtain(self._settings, self.data.control_server)
         assert not isinstance(binary, Remote)
-        self._server = SupervisedServer(self.data.control_server, binary, run_dir=self.data.sockets / "control")
+        self._server = SupervisedServer(
+            self.data.control_server,
+            binary,
+            run_dir=self.data.sockets / "control",
+            debug_listen=f"unix:{self.fault_switches}",
+        )
         self._server.prepare()
         try:
             await self.start("control server")
@@ -70,6 +77,15 @@ class Parts:
         for log in self._logs.values():
             log.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def fault_switches(self) -> Path:
+        """The socket of devcontrol's."""
+        return self.directory / "faults.sock"
+
+    @property
+    def headscale_url(self) -> str:
+        return self._server.url
 
     @property
     def operator_token(self) -> str:

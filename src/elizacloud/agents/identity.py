@@ -6,6 +6,9 @@ its tags stay (hscontrol/state/state.go, v0.29.2): so both the key's id and the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+
 from elizacloud.headscale.protocol import Node
 from elizacloud.model import Generation, agent_tag
 
@@ -17,6 +20,19 @@ def has_joined(node: Node, generation: Generation) -> bool:
         and node.preauth_key_id == generation.preauth_key_id
         and agent_tag(generation.agent_id) in node.tags
         and node.ipv4 is not None
+    )
+
+
+def pinned(generation: Generation, node: Node, now: datetime) -> Generation:
+    """The generation with this node as its own."""
+    return replace(
+        generation,
+        node_id=node.id,
+        node_key=node.node_key,
+        machine_key=node.machine_key,
+        ipv4=node.ipv4,
+        ipv6=node.ipv6,
+        joined_at=generation.joined_at or now,
     )
 
 

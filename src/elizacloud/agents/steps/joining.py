@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from elizacloud.agents.backoff import STOPPED_BY_US
-from elizacloud.agents.identity import drift
+from elizacloud.agents.identity import drift, pinned
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.launching import retire_key
 from elizacloud.agents.told import upstream_of
 from elizacloud.errors import HeadscaleUnavailable, Unavailable
-from elizacloud.headscale.protocol import Node
-from elizacloud.model import Generation
 from elizacloud.runtime.protocol import STOPPED, Instance, Phase
 from elizacloud.states import State, Step
 from elizacloud.store import Record
@@ -36,11 +34,11 @@ STEADY_PROBE_SECONDS = 300.0
 async def await_join(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     """Joined: Headscale lists a node with the key of this generation and the agent's tag. Its id is pinned then."""
     agent = record.agent
-    if (ended := await _ended(parts, record)) is not None:
-        return await _fallen(parts, record, Step.AWAIT_JOIN, ended)
+    if (ended := await why_ended(parts, record)) is not None:
+        return await fall_back(parts, record, Step.AWAIT_JOIN, ended)
     node = await parts.lookout.find(record.generation)
     if node is not None:
-        generation = _pinned(record.generation, node, parts)
+        generation = pinned(record.generation, node, parts.now())
         await parts.journal.save(
             record,
             step=Step.AWAIT_JOIN,
@@ -53,7 +51,7 @@ async def await_join(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     if agent.external:
         return Later(parts.lookout.next_look_seconds(agent.id))
     if waiting.seconds >= parts.settings.key_lifetime_seconds:
-        return await _fallen(parts, record, Step.AWAIT_JOIN, "stopped: it did not join while its key was valid")
+        return await fall_back(parts, record, Step.AWAIT_JOIN, "stopped: it did not join while its key was valid")
     if waiting.is_over and (outcome := await _look_at_node(parts, record)) is not None:
         return outcome
     if waiting.is_over and agent.failure is None:
@@ -69,8 +67,8 @@ async def await_join(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
 async def await_ready(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     """Ready: a relay got a live answer over its own path. The used key is expired beside the probe."""
     agent = record.agent
-    if (ended := await _ended(parts, record)) is not None:
-        return await _fallen(parts, record, Step.AWAIT_READY, ended)
+    if (ended := await why_ended(parts, record)) is not None:
+        return await fall_back(parts, record, Step.AWAIT_READY, ended)
     held = agent.failure is not None and agent.failure.code == NODE_CHANGED
     if held and (outcome := await _look_at_node(parts, record)) is not None:
         return outcome
@@ -115,8 +113,8 @@ async def check(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
 
 
 async def _check(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
-    if (ended := await _ended(parts, record)) is not None:
-        return await _fallen(parts, record, Step.AWAIT_READY, ended)
+    if (ended := await why_ended(parts, record)) is not None:
+        return await fall_back(parts, record, Step.AWAIT_READY, ended)
     if suspected and (outcome := await _look_at_node(parts, record)) is not None:
         return outcome
     if record.agent.state is State.PAUSED:
@@ -144,7 +142,7 @@ async def _look_at_node(parts: Parts, record: Record) -> Outcome | None:
     node = await parts.place.headscale.get_node(generation.node_id)
     if node is None:
         await parts.memory.check_headscale()  # on another one nobody's node is
-        return await _fallen(parts, record, Step.AWAIT_READY, "stopped: its node was deleted")
+        return await fall_back(parts, record, Step.AWAIT_READY, "stopped: its node was deleted")
     if changed := drift(node, generation):
         if record.agent.state is State.READY:
             await parts.journal.save(record, step=Step.AWAIT_READY, to=State.JOINED, reason=changed)
@@ -168,7 +166,7 @@ def _node_changed(how: str) -> StepFailed:
     )
 
 
-async def _ended(parts: Parts, record: Record) -> str | None:
+async def why_ended(parts: Parts, record: Record) -> str | None:
     """Why its instance no longer runs, or None while it does; of an agent started by hand nothing is known."""
     run = record.run
     if record.agent.external or run is None or run.runtime_ref is None:
@@ -187,7 +185,7 @@ def end_reason(instance: Instance) -> str:
     return f"exit {code}: {instance.reason}" if instance.reason else f"exit {code}"
 
 
-async def _fallen(parts: Parts, record: Record, step: Step, reason: str) -> Outcome:
+async def fall_back(parts: Parts, record: Record, step: Step, reason: str) -> Outcome:
     """The run is over: by way of stopping, which cleans up, and from there whatever the owner wants."""
     assert record.run is not None
     run = replace(record.run, ended_at=parts.now(), end_reason=reason)
@@ -201,18 +199,6 @@ async def _settle_key(parts: Parts, record: Record) -> Record:
         return await retire_key(parts, record)
     except HeadscaleUnavailable:
         return record
-
-
-def _pinned(generation: Generation, node: Node, parts: Parts) -> Generation:
-    return replace(
-        generation,
-        node_id=node.id,
-        node_key=node.node_key,
-        machine_key=node.machine_key,
-        ipv4=node.ipv4,
-        ipv6=node.ipv6,
-        joined_at=generation.joined_at or parts.now(),
-    )
 
 
 def _why(probe: Probe) -> str:

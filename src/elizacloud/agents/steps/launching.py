@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, died, quick_deaths, seconds_until
-from elizacloud.agents.identity import drift
+from elizacloud.agents.identity import drift, has_joined, pinned
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.volume import begin_generation, volume_is_lost
@@ -195,9 +195,28 @@ async def _begin_anew(parts: Parts, record: Record, reason: str) -> Outcome:
     """Back to the start, with the key expired and the node forgotten: the next one is found by the next key."""
     record = await retire_key(parts, record)
     parts.handover.drop(record.agent.id)
+    if (joined := await _joined_unseen(parts, record)) is not None:
+        to = State.STOPPED if record.agent.state is State.STOPPED else State.STOPPING
+        reason = "it had joined before its instance ended"
+        await parts.journal.save(record, step="find node", to=to, reason=reason, generation=joined)
+        return Moved()
     generation = forget_node(record.generation)
     await parts.journal.save(record, step="begin anew", to=State.REQUESTED, reason=reason, generation=generation)
+    parts.untidy.set()
     return Moved()
+
+
+async def _joined_unseen(parts: Parts, record: Record) -> Generation | None:
+    """The generation with the node that its last run joined as, when that run ended before anybody saw the node.
+
+    The node is on the volume, and tailscaled would come back as it whatever key it is given.
+    """
+    generation, run = record.generation, record.run
+    if generation.node_id is not None or run is None or run.started_at is None:
+        return None
+    nodes = await parts.place.headscale.list_nodes()
+    node = next((node for node in nodes if has_joined(node, generation)), None)
+    return pinned(generation, node, parts.now()) if node is not None else None
 
 
 async def _why_lost(parts: Parts, record: Record) -> str | None:

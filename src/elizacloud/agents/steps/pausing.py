@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from elizacloud.agents.backoff import seconds_until
 from elizacloud.agents.parts import BUSY_MAX_SECONDS, Moved, Outcome, Parts, StepFailed, Waiting
+from elizacloud.agents.steps.joining import fall_back, why_ended
 from elizacloud.states import State, Step
 from elizacloud.store import Record
 
@@ -16,6 +17,8 @@ async def pause(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     Undo: it is resumed and published again.
     """
     run = record.run
+    if (ended := await why_ended(parts, record)) is not None:
+        return await fall_back(parts, record, Step.PAUSE, ended)
     until = parts.busy_until.get(record.agent.id)
     left = 0.0 if until is None else seconds_until(until, parts.now(), longest_seconds=BUSY_MAX_SECONDS)
     if left:
@@ -33,6 +36,8 @@ async def pause(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
 async def resume(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     """Unfreeze it. From paused it is probed before it is routable again; a pause that was not finished needs no probe."""
     agent, run = record.agent, record.run
+    if (ended := await why_ended(parts, record)) is not None:
+        return await fall_back(parts, record, Step.RESUME, ended)
     if run is not None and run.runtime_ref is not None:
         await parts.place.runtime.resume(run.runtime_ref)
     to = State.READY if agent.state is State.PAUSING else State.JOINED

@@ -1,0 +1,60 @@
+"""Instances that end at the worst moments: joined and not seen yet, while they are being paused, while they are frozen."""
+
+from __future__ import annotations
+
+import pytest
+
+from elizacloud.states import State
+from elizacloud.store import Record
+from tests.agents.test_lifecycle import no_leaks
+from tests.agents.world import ANN, World
+
+pytestmark = pytest.mark.looptime
+
+
+def ref_of(record: Record) -> str:
+    assert record.run is not None
+    assert record.run.runtime_ref is not None
+    return record.run.runtime_ref
+
+
+async def test_one_that_joined_unseen_comes_back_as_the_node_that_its_volume_holds(world: World) -> None:
+    world.relays_see = False
+    async with world.running():
+        agent_id = (await world.create()).record.agent.id
+        await world.until(agent_id, State.STARTED)
+        await world.passes(world.join_seconds * 2)
+        (node,) = world.nodes
+        record = await world.record(agent_id)
+        assert record.agent.state is State.STARTED
+        world.runtime.exits(ref_of(record))
+        after = await world.until(agent_id, State.READY)
+        await world.passes(200)
+    assert after.generation.node_id == node.id
+    assert world.calls("create_preauth_key") == 1
+    no_leaks(world, agents=1)
+
+
+async def test_one_that_ends_while_it_is_being_paused_is_started_and_paused(world: World) -> None:
+    async with world.running():
+        before = await world.ready()
+        world.relays.idle = False
+        await world.lifecycle.operations.pause(before.agent.id, ANN)
+        await world.until(before.agent.id, State.PAUSING)
+        world.runtime.exits(ref_of(before))
+        world.relays.idle = True
+        after = await world.until(before.agent.id, State.PAUSED, within=60)
+    assert after.agent.run == before.agent.run + 1
+
+
+async def test_one_that_ends_frozen_is_started_when_it_is_to_run(world: World) -> None:
+    async with world.running():
+        before = await world.ready()
+        await world.lifecycle.operations.pause(before.agent.id, ANN)
+        await world.until(before.agent.id, State.PAUSED)
+    world.runtime.exits(ref_of(before))
+    world.new_lifecycle()
+    await world.lifecycle.operations.start(before.agent.id, ANN)
+    async with world.running():
+        after = await world.until(before.agent.id, State.READY, within=60)
+    assert after.agent.run == before.agent.run + 1
