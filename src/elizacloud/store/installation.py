@@ -49,9 +49,6 @@ class Installation:
             found: str | None = await connection.scalar(sa.select(_INSTALLATION.c.id))
             return found
 
-    async def is_new(self) -> bool:
-        return await self.present() is None
-
     async def ensure(self, installation_id: str) -> None:
         """Give a new store its installation; Misconfigured when it belongs to another one."""
         canary = self._cipher.seal(_CANARY, bound_to=_canary_of(installation_id))

@@ -79,6 +79,7 @@ class Leases:
                 try:
                     async with asyncio.timeout(self._lease_seconds / 2):
                         if new := await self._beat():
+                            log.info("leases taken", leases=new)
                             taken(new)
                     well = True
                 except (Error, TimeoutError) as error:
@@ -97,7 +98,8 @@ class Leases:
             if renewed.get(name) == hold.fence:
                 hold.keep(sent + self._lease_seconds)
             if renewed.get(name) != hold.fence or hold.is_over:
-                self._drop(name, "a lease was lost")
+                log.warning("a lease was lost", lease=name)
+                self._drop(name)
         if f"{MEMBER}{self.me}" not in renewed:
             await self._store.take(f"{MEMBER}{self.me}", self.me, self._lease_seconds)
             await self._store.forget(MEMBER)
@@ -115,7 +117,6 @@ class Leases:
         fence = await self._store.take(name, self.me, self._lease_seconds)
         if fence is None:
             return False
-        log.info("lease taken", lease=name, epoch=fence.epoch)
         self._held[name] = Hold(fence, sent + self._lease_seconds, needed_seconds=self._needed_seconds)
         if name == SWEEPS:
             self._leading.set()
@@ -128,20 +129,20 @@ class Leases:
         for name, hold in self._held.items():
             hold.is_leaving = name in self._leaving
         if free := [name for name, until in self._leaving.items() if self._held[name].is_idle or now >= until]:
+            log.info("leases given up", leases=free)
             for name in free:
-                self._drop(name, "a lease is given up")
+                self._drop(name)
             await self._store.give_up(free, self.me)
 
     async def _give_all_up(self) -> None:
         names = [*self._held, f"{MEMBER}{self.me}"]
         for name in list(self._held):
-            self._drop(name, "a lease is given up")
+            self._drop(name)
         with suppress(Error, TimeoutError):
             async with asyncio.timeout(self._lease_seconds / 4):
                 await self._store.give_up(names, self.me)
 
-    def _drop(self, name: str, why: str) -> None:
-        log.info(why, lease=name)
+    def _drop(self, name: str) -> None:
         self._held.pop(name).end()
 
     def _of(self, name: str) -> Hold | None:
