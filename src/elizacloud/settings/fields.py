@@ -107,6 +107,11 @@ class Settings(RelaySettings, DockerSettings):
         20, description="How long in-flight requests may take to finish when a process stops."
     )
 
+    keep_events_seconds: int = Field(30 * 86_400, ge=3_600, description="How long the events of agents are kept.")
+    keep_gone_seconds: int = Field(
+        30 * 86_400, ge=2 * 86_400, description="How long an agent that is gone is kept in the store."
+    )
+
     metrics_listen: HostPort | None = Field(
         None, description="Relay: host:port for Prometheus metrics of all its workers; off unless given."
     )

@@ -25,6 +25,7 @@ from elizacloud.store.leases import Leases
 from elizacloud.store.opening import prepare
 from elizacloud.store.owners import Owners
 from elizacloud.store.places import Places
+from elizacloud.store.pruning import Pruning
 from elizacloud.store.sessions import Sessions
 from elizacloud.store.signing_keys import SigningKeys
 from elizacloud.store.tickets import Tickets
@@ -51,6 +52,7 @@ class Store:
         self.places = Places(database)
         self.sessions = Sessions(database, clock)
         self.installation = Installation(database, cipher, clock)
+        self.pruning = Pruning(database, clock)
         self.leases = Leases(database)
         self.hints = Hints(database)
         self._database = database

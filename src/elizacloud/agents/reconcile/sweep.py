@@ -13,6 +13,7 @@ from random import Random
 import structlog
 
 from elizacloud.agents.parts import Parts
+from elizacloud.agents.pruning import prune
 from elizacloud.agents.reconcile.diff import Finding, Kind, diff, relay_nodes
 from elizacloud.agents.reconcile.guards import Seen, Verdict, judge, seen
 from elizacloud.agents.reconcile.observe import Outside
@@ -67,8 +68,7 @@ class Sweeper:
             try:
                 if (await self.sweep()).waiting:
                     untidy.set()
-                await self._parts.store.idempotency.sweep()
-                await self._parts.store.sessions.sweep()
+                await prune(self._parts.store, self._parts.settings)
             except Error as error:
                 log.warning("cannot sweep", reason=str(error))
                 untidy.set()
