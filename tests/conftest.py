@@ -14,6 +14,8 @@ import structlog
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.settings import load_settings
 from tests.docker_engine import docker_engine as docker_engine
+from tests.fakes.postgresql import postgresql_server as postgresql_server
+from tests.fakes.postgresql import postgresql_url as postgresql_url
 
 CONTROL_SERVER = "control_server"
 """The user property by which a test says which control server it ran on."""
