@@ -79,10 +79,11 @@ async def test_credentials_of_a_platform_a_browser_and_an_owner(own_cloud: Cloud
 
 
 async def a_new_key_is_found(cloud: Cloud, platform: Platform, agent_id: str) -> None:
+    """By a relay that asks the control plane, and by the API."""
     platform.forges.append(a_forge("second", "ES256"))
+    assert await becomes(cloud, agent_id, platform.jwt(), 200)
     async with Client(cloud.url, SecretStr(platform.jwt())) as user:
         assert (await user.get_agent(agent_id)).agent_id == agent_id
-    assert await becomes(cloud, agent_id, platform.jwt(), 200)
 
 
 async def a_ticket_is_good_once(cloud: Cloud, user: Client, agent_id: str) -> None:

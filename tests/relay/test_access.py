@@ -26,6 +26,10 @@ class Link:
     known: bool = True
     tokens_honoured: bool = True
     table: UpstreamTable = field(default_factory=UpstreamTable)
+    sought: list[str] = field(default_factory=list)
+
+    def tell_unknown_key(self, issuer: str) -> None:
+        self.sought.append(issuer)
 
 
 @pytest.fixture

@@ -152,3 +152,13 @@ async def test_its_signature_is_checked_once(cloud: Cloud, agent: RawAgent, monk
         cloud.hub.add_token(known_token(f"ec_other_{number}", 6 + number))  # the table changes in between
         await cloud.told()
     assert checked == [token]
+
+
+async def test_a_new_key_of_a_platform_is_asked_for_and_not_at_each_request(cloud: Cloud, agent: RawAgent) -> None:
+    signer = jose.Signer(*jose.new_private_key())
+    now = int(time.time())
+    token = signer.sign({"iss": PLATFORM, "aud": "elizacloud", "iat": now, "exp": now + 60, "user_id": "u1"}, typ="JWT")
+    for _ in range(3):
+        assert (await cloud.ask(request(token=token))).header("Elizacloud-Error") == "invalid_token"
+    await cloud.heard.any.wait()
+    assert cloud.heard.sought == [PLATFORM]

@@ -217,3 +217,7 @@ class _Listener:
     async def end_session(self, session_sha256: str) -> None:
         if self.credentials is not None:
             await self.credentials.tokens.end_session(session_sha256)
+
+    async def seek_keys(self, issuer: str) -> None:
+        if self.credentials is not None:
+            await self.credentials.trusted.seek(issuer)

@@ -7,11 +7,11 @@ a browser's session; here it is looked up. What was granted once is remembered u
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from elizacloud.auth.access import Action, check_agent, principal_of
-from elizacloud.auth.jwt import Verifier, looks_like_jwt
+from elizacloud.auth.jwt import UnknownKey, Verifier, looks_like_jwt
 from elizacloud.auth.tokens import parse_bearer, token_sha256
 from elizacloud.errors import NotFound, Unauthenticated, Unavailable
 from elizacloud.model import Principal, Scope, TokenKind, utc_now
@@ -35,6 +35,7 @@ from elizacloud.upstreams import KnownToken, Redemption, UpstreamTable
 
 _OWNERS = frozenset({Scope.OWNER, Scope.SERVICE})
 _MAX_GRANTED = 4096
+_ASK_GAP = timedelta(seconds=10)
 
 
 _Granted = dict[tuple[bytes | Shown | None, str, bytes | None], Caller]
@@ -50,6 +51,8 @@ class Link(Protocol):
     @property
     def tokens_honoured(self) -> bool: ...
 
+    def tell_unknown_key(self, issuer: str) -> None: ...
+
 
 class Ticket(NamedTuple):
     """The caller is known once this was redeemed."""
@@ -64,6 +67,8 @@ class Access:
         self._origins = origins
         self._verifier = Verifier(lambda: link.table.issuers, now)
         self._now = now
+        self._ask_again_at: dict[str, datetime] = {}
+        """By trusted issuer."""
         self._epoch, self._revision = "", -1
         """Of the table that what was granted rests on."""
         self._bearers: _Granted = {}
@@ -178,7 +183,11 @@ class Access:
         return principal, Credential(told, principal.token_id, principal.expires_at)
 
     def _of_jwt(self, value: str) -> tuple[Principal, Credential]:
-        claims = self._verifier.verify(value)
+        try:
+            claims = self._verifier.verify(value)
+        except UnknownKey as error:
+            self._ask_for_key(error.issuer)
+            raise
         parent: KnownToken | None = None
         if claims.parent_id is not None:
             parent = self._link.table.token_ids.get(claims.parent_id)
@@ -189,6 +198,13 @@ class Access:
         if parent is not None and parent.expires_at is not None:
             expires_at = min(expires_at, parent.expires_at)
         return principal, Credential(Kind.JWT, claims.parent_id, expires_at, value)
+
+    def _ask_for_key(self, issuer: str) -> None:
+        """The control plane looks for it, so that the next try can succeed; anybody can send such a token, so not often."""
+        now = self._now()
+        if now >= self._ask_again_at.get(issuer, now):
+            self._ask_again_at[issuer] = now + _ASK_GAP
+            self._link.tell_unknown_key(issuer)
 
     def _admit(self, principal: Principal, credential: Credential, front: ToAgent, named_owner: str | None) -> Caller:
         owner_id = self.owner_of(front.agent_id)

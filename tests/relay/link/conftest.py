@@ -27,6 +27,7 @@ class Heard:
         """By hash and agent; each is given once."""
         self.asked: list[tuple[str, str, bool]] = []
         self.ended: list[str] = []
+        self.sought: list[str] = []
         self.answering = asyncio.Event()
         self.answering.set()
 
@@ -38,6 +39,10 @@ class Heard:
         if redemption is None:
             raise Unauthenticated("cannot take this ticket: it was used", code="ticket_used")
         return redemption
+
+    async def seek_keys(self, issuer: str) -> None:
+        self.sought.append(issuer)
+        self.any.set()
 
     async def end_session(self, session_sha256: str) -> None:
         self.ended.append(session_sha256)

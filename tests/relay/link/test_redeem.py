@@ -123,3 +123,12 @@ async def test_whom_to_trust_reaches_workers_and_outlives_a_load(run_dir: Path, 
         await worker.until(lambda: bool(client.table.tokens))
         assert client.table.issuers == {ISSUER.issuer: ISSUER}
         assert client.table.assertion_key == ASSERTING
+
+
+async def test_a_new_key_of_an_issuer_is_looked_for(run_dir: Path, following: Following) -> None:
+    heard = Heard()
+    async with Hub("e1", heard).serve(run_dir / "link"), following() as (client, worker):
+        await worker.until(lambda: client.linked)
+        client.tell_unknown_key("https://platform.test")
+        await heard.any.wait()
+    assert heard.sought == ["https://platform.test"]

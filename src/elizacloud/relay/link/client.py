@@ -144,6 +144,9 @@ class LinkClient:
     def tell_session_ended(self, session_sha256: str) -> None:
         self._send(messages.EndSession(session_sha256))
 
+    def tell_unknown_key(self, issuer: str) -> None:
+        self._send(messages.SeekKeys(issuer))
+
     def say_goodbye(self) -> None:
         self._send(messages.Goodbye())
 

@@ -1,4 +1,7 @@
-"""What workers ask the control plane to do for a browser: redeem a ticket, end a session. Bounded: anyone can make them ask."""
+"""What workers ask the control plane to do for a caller: redeem a ticket, end a session, look for an issuer's new key.
+
+All of it is bounded, since anyone can make them ask.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from elizacloud.upstreams import KnownToken, Redemption
 
 logger = structlog.get_logger()
 
+_MAX_SEEKING = 16
 _MAX_REDEEMING = 64
 """Tickets that are looked up at one time: the database is for others too."""
 
@@ -30,6 +34,9 @@ class Registrar(Protocol):
     async def end_session(self, session_sha256: str) -> None:
         """Revoke the session, if there is one. Raises StoreUnavailable."""
 
+    async def seek_keys(self, issuer: str) -> None:
+        """Look whether this trusted issuer has new keys, unless that was done just now."""
+
 
 class Errands:
     """Owns the tasks that do them; `cancel` at the end."""
@@ -38,6 +45,7 @@ class Errands:
         self._registrar = registrar
         self._redeeming = 0
         self._ending: set[str] = set()
+        self._seeking: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def redeem(self, worker: LinkedWorker, asked: messages.AskRedeem) -> None:
@@ -54,6 +62,12 @@ class Errands:
         if known is not None and known.kind is TokenKind.SESSION and known.sha256 not in self._ending:
             self._ending.add(known.sha256)
             self._begin(self._end_session(known.sha256), f"end the session {known.token_id}")
+
+    def seek_keys(self, issuer: str) -> None:
+        """Begin it, once at a time for an issuer; an unknown one costs nothing."""
+        if issuer not in self._seeking and len(self._seeking) < _MAX_SEEKING:
+            self._seeking.add(issuer)
+            self._begin(self._seek_keys(issuer), f"seek keys of {issuer[:60]}")
 
     def cancel(self) -> None:
         for task in tuple(self._tasks):
@@ -81,3 +95,9 @@ class Errands:
             logger.warning("a browser logged out, but its session goes on", reason=str(error))
         finally:
             self._ending.discard(session_sha256)
+
+    async def _seek_keys(self, issuer: str) -> None:
+        try:
+            await self._registrar.seek_keys(issuer)
+        finally:
+            self._seeking.discard(issuer)

@@ -227,6 +227,8 @@ class Hub:
                 self._errands.redeem(worker, message)
             case messages.EndSession():
                 self._errands.end_session(self._table.tokens.get(message.session_sha256))
+            case messages.SeekKeys():
+                self._errands.seek_keys(message.issuer)
             case messages.Resync():
                 worker.send(messages.Table(self.snapshot()))
             case messages.Seen():

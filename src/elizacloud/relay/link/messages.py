@@ -149,6 +149,14 @@ class EndSession:
 
 
 @dataclass(frozen=True, slots=True)
+class SeekKeys:
+    """A JWT names a key of this trusted issuer that is not in the table: it may be a new one."""
+
+    issuer: str
+    kind: Literal["seek_keys"] = "seek_keys"
+
+
+@dataclass(frozen=True, slots=True)
 class Goodbye:
     """The worker is drained and leaves: its silence is no veto."""
 
@@ -156,7 +164,20 @@ class Goodbye:
 
 
 Down = Table | Changed | AskProbe | AskDrain | Redeemed | Heartbeat
-Up = Hello | Resync | ProbeDone | DrainDone | AskRedeem | EndSession | Seen | Wake | Active | Goodbye | Heartbeat
+Up = (
+    Hello
+    | Resync
+    | ProbeDone
+    | DrainDone
+    | AskRedeem
+    | EndSession
+    | SeekKeys
+    | Seen
+    | Wake
+    | Active
+    | Goodbye
+    | Heartbeat
+)
 
 _DOWN: TypeAdapter[Down] = TypeAdapter(Annotated[Down, Field(discriminator="kind")])
 _UP: TypeAdapter[Up] = TypeAdapter(Annotated[Up, Field(discriminator="kind")])
