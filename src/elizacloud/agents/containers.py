@@ -24,6 +24,7 @@ from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Phase
 from elizacloud.states import State, Wanted
 from elizacloud.store import Record
 
+REKEY = "rekey"
 REKEY_GAP_SECONDS = 30.0
 REPORT_GAP_SECONDS = 5.0
 """A report that differs from the record costs Headscale a call; so often at most."""
@@ -41,7 +42,6 @@ class Containers:
         self._parts = parts
         self._driver = driver
         self._looked_at: dict[str, datetime] = {}
-        self._rekeyed_at: dict[str, datetime] = {}
 
     async def report_address(self, agent_id: str, token: SecretStr, address: str) -> bool:
         """True when Headscale has that address for it; False when Headscale has none yet; Conflict when it differs.
@@ -86,16 +86,7 @@ class Containers:
                 raise Conflict("cannot give it a new key: it is not meant to run now", code="not_running")
             if not await self._has_lost_its_node(record):
                 raise Conflict("cannot give it a new key: it needs none", code="not_needed")
-            now = self._parts.now()
-            before = self._rekeyed_at.get(agent_id)
-            if before is not None and is_within(REKEY_GAP_SECONDS, before, now):
-                raise TooMany(
-                    "cannot give it a new key so soon after the last one: try later",
-                    code="rekeyed_too_soon",
-                    retry_after_seconds=REKEY_GAP_SECONDS,
-                )
-            self._rekeyed_at[agent_id] = now
-            return await self._give_new_key(record)
+            return await self._give_new_key(await self._claim_rekey(record))
 
     async def busy(self, agent_id: str, token: SecretStr, seconds: float) -> datetime:
         """It works and must not be paused until then; at most BUSY_MAX_SECONDS from now."""
@@ -138,6 +129,25 @@ class Containers:
         lifetime = timedelta(seconds=EXTERNAL_KEY_LIFETIME_SECONDS)
         return run is not None and run.started_at is not None and self._parts.now() - run.started_at > lifetime
 
+    async def _claim_rekey(self, record: Record) -> Record:
+        """Write that it gets a new key, by compare-and-set, before one is minted: of two who ask at once one gets it,
+        whichever control planes they ask, and a restart does not make one forget."""
+        store, agent = self._parts.store, record.agent
+        last = await store.events.last(agent.id, step=REKEY)
+        too_soon = last is not None and is_within(REKEY_GAP_SECONDS, last.at, self._parts.now())
+        try:
+            if not too_soon:
+                saved = await store.agents.save(agent, step=REKEY, reason="it asked for a new key")
+                return replace(record, agent=saved)
+        except Conflict as conflict:
+            if conflict.reason != "stale":
+                raise
+        raise TooMany(
+            "cannot give it a new key so soon after the last one, or while it changes: try later",
+            code="rekeyed_too_soon",
+            retry_after_seconds=REKEY_GAP_SECONDS if too_soon else 1.0,
+        )
+
     async def _give_new_key(self, record: Record) -> Rekeyed:
         if record.generation.preauth_key_id is not None:
             await self._parts.place.headscale.expire_preauth_key(record.generation.preauth_key_id)
@@ -145,6 +155,6 @@ class Containers:
         generation = replace(forget_node(record.generation), preauth_key_id=key.id)
         self._parts.lookout.expect(record.agent.id)
         await self._parts.journal.save(
-            record, step="rekey", to=State.STARTED, reason="its node is gone; it got a new key", generation=generation
+            record, step=REKEY, to=State.STARTED, reason="its node is gone; it got a new key", generation=generation
         )
         return Rekeyed(key, self._parts.place.join_url)

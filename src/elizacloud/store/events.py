@@ -33,6 +33,15 @@ class Events:
         async with self._database.read() as connection:
             return [rows.event_from_row(row) for row in (await connection.execute(query)).mappings()]
 
+    async def last(self, agent_id: str, *, step: str) -> Event | None:
+        """The agent's newest event of that step, if it is still kept."""
+        table = tables.events
+        query = sa.select(table).where(table.c.agent_id == agent_id, table.c.step == step)
+        async with self._database.read() as connection:
+            found = await connection.execute(query.order_by(table.c.sequence.desc()).limit(1))
+            row = found.mappings().one_or_none()
+        return None if row is None else rows.event_from_row(row)
+
     async def last_sequence(self) -> int:
         """The sequence of the newest event, 0 when there is none: from here on `subscribe` brings only new ones."""
         counter = tables.counters
