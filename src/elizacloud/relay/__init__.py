@@ -13,6 +13,7 @@ One request, in the order of the modules:
     intake.py       a request's body, held to its cap and to a least rate
     destination.py  an agent or the API, alike to an exchange
     exchange.py     one request and its answer
+    turns.py        which owner is served next when much has come
     hygiene.py      which headers pass, in both directions: pure
     reach.py        which upstream an agent has now, checked against the netmap
     pool.py         connections to one upstream that wait to be used again

@@ -26,6 +26,7 @@ from elizacloud.relay.http1.body import LAST_CHUNK, chunk, chunk_parts
 from elizacloud.relay.http1.framing import Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head, value_of
 from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.turns import BULK_BYTES, Turns
 from elizacloud.relay.upstream import UpstreamConnection
 
 _SAFE_TO_REPEAT = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -43,6 +44,7 @@ class Surroundings:
     tasks: Tasks
     metrics: Metrics
     access_log: AccessLog
+    turns: Turns
     first_byte_timeout_seconds: float
 
 
@@ -110,6 +112,11 @@ class Exchange:
         self._surroundings.metrics.in_flight += 1
         if self._flow is not None:
             self._flow.between(self)
+        self._surroundings.turns.begin(self._request.owner_id or self._request.client, self._begin)
+
+    def _begin(self) -> None:
+        if self._over:
+            return
         connection = self._destination.lease()
         if connection is not None:
             self._send(connection, reused=True)
@@ -341,8 +348,11 @@ class Exchange:
     def _sent(self, size: int) -> None:
         self._bytes_out += size
         self._surroundings.metrics.bytes_out += size
-        if self._flow is not None and self._flow.down.must_close(size) and self._connection is not None:
-            self._connection.pause_reading()
+        connection = self._connection
+        if self._flow is not None and self._flow.down.must_close(size) and connection is not None:
+            connection.pause_reading()
+        if size >= BULK_BYTES and connection is not None:
+            self._surroundings.turns.moved(self._request.owner_id, size, connection.rest, connection.go_on)
 
     # The end
 

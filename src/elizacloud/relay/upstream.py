@@ -73,6 +73,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_method",
         "_paused",
         "_piping",
+        "_resting",
         "_taker",
         "_transport",
         "_upgrade",
@@ -96,6 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._informational = 0
         self._piping = False
         self._paused = False
+        self._resting = False
         self.answered = False
         """Some byte of an answer to the present request has come, be it an informational one."""
         self.keep_alive = False
@@ -134,14 +136,27 @@ class UpstreamConnection(asyncio.Protocol):
             self._deadline.set(within_seconds)
 
     def pause_reading(self) -> None:
-        if not self._paused and not self._transport.is_closing():
-            self._paused = True
-            self._transport.pause_reading()
+        """Until `resume_reading`: nobody takes more for now."""
+        self._regulate(True, self._resting)
 
     def resume_reading(self) -> None:
-        if self._paused and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
+        self._regulate(False, self._resting)
+
+    def rest(self) -> None:
+        """Read no more until `go_on`: others have their turn."""
+        self._regulate(self._paused, True)
+
+    def go_on(self) -> None:
+        self._regulate(self._paused, False)
+
+    def _regulate(self, paused: bool, resting: bool) -> None:
+        stopped = self._paused or self._resting
+        self._paused, self._resting = paused, resting
+        if (paused or resting) is not stopped and not self._transport.is_closing():
+            if stopped:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
     def close(self) -> None:
         """Let go of it after what was written has left; the taker hears no more."""

@@ -43,6 +43,7 @@ from elizacloud.relay.session import Sessions
 from elizacloud.relay.throttle import Throttle
 from elizacloud.relay.tickets import Tickets
 from elizacloud.relay.tls import ServerCertificate
+from elizacloud.relay.turns import Turns
 from elizacloud.tailnet.netmap import Netmap, PeerChange
 from elizacloud.upstreams import PeerSeen, Probe, Upstream
 
@@ -125,7 +126,7 @@ class Worker:
             tickets,
             self._api,
         )
-        self._surroundings = Surroundings(self, metrics, self._access_log, settings.first_byte_timeout_seconds)
+        self._surroundings = Surroundings(self, metrics, self._access_log, Turns(), settings.first_byte_timeout_seconds)
         self._server_settings = ServerSettings(
             settings.headers_timeout_seconds,
             body_timeout_seconds=settings.body_timeout_seconds,
