@@ -58,3 +58,25 @@ async def test_one_that_ends_frozen_is_started_when_it_is_to_run(world: World) -
     async with world.running():
         after = await world.until(before.agent.id, State.READY, within=60)
     assert after.agent.run == before.agent.run + 1
+
+
+async def test_one_that_is_stopped_before_its_node_was_seen_keeps_that_node(world: World) -> None:
+    world.relays_see = False
+    async with world.running():
+        agent_id = (await world.create()).record.agent.id
+        await world.until(agent_id, State.STARTED)
+        await world.passes(world.join_seconds * 2)
+        await world.lifecycle.operations.stop(agent_id, ANN)
+        stopped = await world.until(agent_id, State.STOPPED)
+    assert stopped.generation.node_id == world.nodes[0].id
+    assert world.live_keys == []
+
+
+async def test_what_a_failed_step_left_is_gone_long_before_the_next_full_sweep(world: World) -> None:
+    async with world.running():
+        await world.passes(10)
+        world.headscale.fail("create_preauth_key", after_acting=True)
+        agent_id = (await world.create()).record.agent.id
+        await world.until(agent_id, State.READY)
+        await world.passes(20)
+    no_leaks(world, agents=1)

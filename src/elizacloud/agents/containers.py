@@ -157,4 +157,5 @@ class Containers:
         await self._parts.journal.save(
             record, step=REKEY, to=State.STARTED, reason="its node is gone; it got a new key", generation=generation
         )
+        self._parts.untidy.set()
         return Rekeyed(key, self._parts.place.join_url)

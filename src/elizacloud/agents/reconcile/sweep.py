@@ -27,8 +27,6 @@ SWEEP_SECONDS = 60.0
 CONFIRM_SECONDS = 5.0
 """How long after it was first seen a thing has to be there still, to be removed."""
 SOON_SECONDS = CONFIRM_SECONDS + 1.0
-SWEEPS_SHARE = 0.1
-"""However untidy it is, sweeps take at most this share of the time."""
 
 
 class Sweeper:
@@ -60,10 +58,9 @@ class Sweeper:
     async def run(self) -> None:
         """Until cancelled: at once, then every SWEEP_SECONDS or so; soon again after a step failed, while something that was
         found waits to be seen once more, and while a sweep cannot be made."""
-        loop, untidy = asyncio.get_running_loop(), self._parts.untidy
+        untidy = self._parts.untidy
         while True:
             await self._holds.leading()
-            began = loop.time()
             untidy.clear()
             try:
                 if (await self.sweep()).waiting:
@@ -72,10 +69,9 @@ class Sweeper:
             except Error as error:
                 log.warning("cannot sweep", reason=str(error))
                 untidy.set()
-            soon = max(SOON_SECONDS, (loop.time() - began) / SWEEPS_SHARE)
-            await asyncio.sleep(soon)
+            await asyncio.sleep(SOON_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_SECONDS * (0.9 + self._random.random() / 5) - soon):
+                async with asyncio.timeout(SWEEP_SECONDS * (0.9 + self._random.random() / 5) - SOON_SECONDS):
                     await untidy.wait()
 
     @property

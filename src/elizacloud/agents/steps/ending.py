@@ -8,7 +8,7 @@ from dataclasses import replace
 from elizacloud.agents.backoff import STOPPED_BY_US
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, Waiting
 from elizacloud.agents.reconcile.observe import Leftovers, ours
-from elizacloud.agents.steps.launching import retire_key
+from elizacloud.agents.steps.launching import joined_unseen, retire_key
 from elizacloud.agents.together import for_each
 from elizacloud.states import State, Step
 from elizacloud.store import Record
@@ -29,10 +29,18 @@ async def stop(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
         await parts.place.runtime.stop(run.runtime_ref, grace_seconds=STOP_GRACE_SECONDS)
     record = await retire_key(parts, record)
     parts.handover.drop(agent.id)
+    joined = await joined_unseen(parts, record)
     if run is not None and run.ended_at is None:
         run = replace(run, ended_at=parts.now(), end_reason=f"{STOPPED_BY_US}: as wanted")
     await parts.journal.save(
-        record, step=Step.STOP, to=State.STOPPED, seconds=waiting.seconds, run=run, failure=None, agent_ready=None
+        record,
+        step=Step.STOP,
+        to=State.STOPPED,
+        seconds=waiting.seconds,
+        generation=joined,
+        run=run,
+        failure=None,
+        agent_ready=None,
     )
     return Moved()
 

@@ -149,7 +149,10 @@ async def _mint(parts: Parts, record: Record) -> tuple[MintedKey, Record]:
     key = await mint(parts, record)
     generation = replace(record.generation, preauth_key_id=key.id, preauth_key_expired=False)
     try:
-        return key, await parts.journal.save(record, step=Step.MINT_KEY, generation=generation)
+        saved = await parts.journal.save(record, step=Step.MINT_KEY, generation=generation)
+        if record.generation.preauth_key_id is not None:
+            parts.untidy.set()  # nobody knows of the key before it any more
+        return key, saved
     except Error:
         # Nobody knows of this key now; should this fail too, it expires by itself and a sweep removes it.
         with suppress(Error):
@@ -195,7 +198,7 @@ async def _begin_anew(parts: Parts, record: Record, reason: str) -> Outcome:
     """Back to the start, with the key expired and the node forgotten: the next one is found by the next key."""
     record = await retire_key(parts, record)
     parts.handover.drop(record.agent.id)
-    if (joined := await _joined_unseen(parts, record)) is not None:
+    if (joined := await joined_unseen(parts, record)) is not None:
         to = State.STOPPED if record.agent.state is State.STOPPED else State.STOPPING
         reason = "it had joined before its instance ended"
         await parts.journal.save(record, step="find node", to=to, reason=reason, generation=joined)
@@ -206,7 +209,7 @@ async def _begin_anew(parts: Parts, record: Record, reason: str) -> Outcome:
     return Moved()
 
 
-async def _joined_unseen(parts: Parts, record: Record) -> Generation | None:
+async def joined_unseen(parts: Parts, record: Record) -> Generation | None:
     """The generation with the node that its last run joined as, when that run ended before anybody saw the node.
 
     The node is on the volume, and tailscaled would come back as it whatever key it is given.

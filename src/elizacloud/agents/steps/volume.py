@@ -36,5 +36,6 @@ async def begin_generation(parts: Parts, record: Record) -> Record:
     """A new identity on an empty volume. The old node and its key are left to the sweep, which knows them by their tag."""
     generation = Generation(record.agent.id, record.agent.generation + 1, created_at=parts.now())
     reason = "its state volume was lost; it begins anew with an empty one"
+    begun = await parts.journal.save(record, step="begin generation", reason=reason, generation=generation)
     parts.untidy.set()
-    return await parts.journal.save(record, step="begin generation", reason=reason, generation=generation)
+    return begun
