@@ -232,6 +232,8 @@ class RandomCloud:
             if failure is not None and failure.code == "node_changed" and record.agent.wanted is Wanted.RUNNING:
                 self.want(record.agent.id, "restart", Wanted.RUNNING)
         self.passes(SETTLED_SECONDS)
+        self.run(world.lifecycle.sweeper.sweep(accept=True))
+        self.passes(SETTLED_SECONDS)
 
     # What must hold.
 
@@ -273,6 +275,7 @@ class RandomCloud:
     def _there(self) -> set[str]:
         """Everything outside, whosever it is."""
         there = {instance.ref for instance in self.world.instances}
+        there |= {f"{agent_id}.{generation}.0" for agent_id, generation in self.world.runtime.volumes}
         return there | {f"node {node.id}" for node in self.world.nodes} | {f"key {key}" for key in self.world.keys}
 
     def _audit_removal(self, call: str, about: tuple[Any, ...]) -> None:

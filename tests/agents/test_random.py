@@ -215,7 +215,7 @@ def no_tag_check(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_two_sweeps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sweep, "judge", lambda findings, outside, before: guards.Verdict(tuple(findings)))
+    patch.setattr(sweep, "judge", lambda findings, outside, before, **_: guards.Verdict(tuple(findings)))
 
 
 def no_installation_check(patch: pytest.MonkeyPatch) -> None:

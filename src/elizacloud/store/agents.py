@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -110,6 +111,12 @@ class Agents:
         async with self._database.read() as connection:
             return {State(state): count for state, count in await connection.execute(query)}
 
+    async def gone(self, ids: Collection[str]) -> set[str]:
+        """Those of these agents that are gone; of one that was never there, or was forgotten, nothing is known."""
+        query = sa.select(_AGENTS.c.id).where(_AGENTS.c.state == State.GONE.value, _AGENTS.c.id.in_(ids))
+        async with self._database.read() as connection:
+            return set(await connection.scalars(query))
+
     async def save(
         self,
         agent: Agent,
@@ -211,12 +218,12 @@ class Agents:
         return await self._all(query, self._record_from_row)
 
     async def _all(self, query: sa.Select[Any], noun_from_row: Callable[[rows.Row], _Noun]) -> Sequence[_Noun]:
-        """Read in portions, so that ten thousand rows do not hold up the event loop."""
+        """Taken in portions, so that ten thousand rows do not hold up the event loop."""
         found: list[_Noun] = []
         async with self._database.read() as connection:
-            result = await connection.stream(query, execution_options={"yield_per": _PORTION})
-            async for portion in result.mappings().partitions():
+            for portion in (await connection.execute(query)).mappings().partitions(_PORTION):
                 found += [noun_from_row(row) for row in portion]
+                await asyncio.sleep(0)
         return found
 
     def _record_from_row(self, row: Any) -> Record:

@@ -163,7 +163,8 @@ VOLUME = Volume(f"{A}.1.0", A, 1)
     ("of", "instances", "volumes", "found"),
     [
         pytest.param([record()], WELL[0], (VOLUME,), [], id="all is well"),
-        pytest.param([], (), (VOLUME,), [(Kind.ORPHAN_VOLUME, VOLUME.ref)], id="volume of no agent"),
+        pytest.param([], (), (VOLUME,), [(Kind.UNKNOWN_VOLUME, VOLUME.ref)], id="volume of an agent never known"),
+        pytest.param([], (), (Volume("v", B, 1),), [(Kind.ORPHAN_VOLUME, "v")], id="volume of an agent that is gone"),
         pytest.param(
             [], WELL[0], (VOLUME,), [(Kind.ORPHAN_INSTANCE, "r2")], id="it goes with the instance that has it"
         ),
@@ -189,7 +190,7 @@ VOLUME = Volume(f"{A}.1.0", A, 1)
 def test_what_is_found_of_volumes(
     of: list[Record], instances: tuple[Instance, ...], volumes: tuple[Volume, ...], found: list[tuple[Kind, str]]
 ) -> None:
-    findings = diff(of, Outside(instances, *WELL[1:], volumes), installation_id=OURS, now=NOW)
+    findings = diff(of, Outside(instances, *WELL[1:], volumes), installation_id=OURS, now=NOW, gone={B})
     assert [(one.kind, one.about) for one in findings if one.kind is not Kind.ORPHAN_NODE] == found
 
 

@@ -93,3 +93,13 @@ def test_an_alarm_is_told_when_it_was_seen_twice_and_nothing_is_done_about_it() 
     assert judge(found, outside(), Seen()).waiting == tuple(found)
     verdict = judge(found, outside(), seen(found, outside()), accepted=True)
     assert (verdict.alarms, verdict.repair) == (tuple(found), ())
+
+
+def test_state_of_an_agent_that_the_store_never_knew_is_held_by_itself() -> None:
+    found = [Finding(Kind.UNKNOWN_VOLUME, "a", f"v{number}") for number in range(9)]
+    found.append(Finding(Kind.ORPHAN_NODE, "b", "n1"))
+    before = seen(found, outside())
+    verdict = judge(found, outside(), before)
+    assert (verdict.repair, verdict.held) == ((found[-1],), tuple(found[:-1]))
+    assert "never knew" in verdict.why
+    assert judge(found, outside(), before, accepted=True).repair == tuple(found)

@@ -9,7 +9,8 @@ from elizacloud.agents.reconcile.repair import repair
 from elizacloud.errors import HeadscaleUnavailable
 from elizacloud.model import AgentSpec
 from elizacloud.runtime.protocol import InstanceSpec, Labels
-from tests.agents.world import INSTALLATION, World
+from elizacloud.states import State
+from tests.agents.world import ANN, INSTALLATION, World
 
 pytestmark = pytest.mark.looptime
 
@@ -37,6 +38,27 @@ async def test_what_no_agent_owns_goes_after_two_sweeps(world: World) -> None:
     assert [instance.labels.agent_id for instance in world.instances] == [ready.agent.id]
     assert [node.id for node in world.nodes] == [ready.generation.node_id]
     assert world.keys == [ready.generation.preauth_key_id]
+
+
+async def test_state_of_an_agent_that_the_store_never_knew_is_kept_until_it_is_accepted(world: World) -> None:
+    await leave_behind(world)
+    async with world.running():
+        await world.passes(300)
+        assert (world.instances, world.nodes) == ([], [])
+        assert world.runtime.volumes == {(STRANGER, 1)}, "what an agent made is lost"
+        await world.lifecycle.sweeper.sweep(accept=True)
+    assert world.runtime.volumes == set()
+
+
+async def test_state_that_comes_back_after_its_agent_is_gone_goes(world: World) -> None:
+    async with world.running():
+        agent_id = (await world.ready()).agent.id
+        await world.lifecycle.operations.delete(agent_id, ANN)
+        await world.until(agent_id, State.GONE)
+        world.runtime.volumes.add((agent_id, 1))
+        world.runtime._volumes_of[(agent_id, 1)] = INSTALLATION
+        await world.passes(300)
+    assert world.runtime.volumes == set()
 
 
 async def test_another_installations_things_are_never_touched(world: World) -> None:

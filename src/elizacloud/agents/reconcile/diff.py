@@ -39,7 +39,8 @@ class Kind(StrEnum):
     ORPHAN_KEY = "key of no agent"
     SPENT_KEY = "expired key of no node"
     LIVE_KEY = "key alive after the join"
-    ORPHAN_VOLUME = "volume of no agent"
+    ORPHAN_VOLUME = "volume of an agent that is gone"
+    UNKNOWN_VOLUME = "volume of an agent that the store never knew"
     OLD_VOLUME = "volume of an old generation"
     VOLUME_GONE = "volume gone"
     ID_TWICE = "id that two agents have"
@@ -55,6 +56,7 @@ REMOVALS = frozenset(
         Kind.EXTRA_NODE,
         Kind.ORPHAN_KEY,
         Kind.ORPHAN_VOLUME,
+        Kind.UNKNOWN_VOLUME,
     }
 )
 """Findings whose repair destroys something: they have to be seen twice, and not too many at once.
@@ -82,11 +84,13 @@ def diff(
     *,
     installation_id: str,
     now: datetime,
+    gone: Collection[str] = (),
     relays: Collection[str] | None = None,
 ) -> list[Finding]:
     """All findings, in an order in which they may be repaired: instances, then nodes, then keys, then volumes.
 
-    `relays` are the machine keys of the relays that are known; None when that is not known.
+    `gone` are the agents that the store knows to be gone. `relays` are the machine keys of the relays that are known; None
+    when that is not known.
     """
     known = {record.agent.id: record for record in records}
     ours = installation_tag(installation_id)
@@ -109,7 +113,7 @@ def diff(
     held = {(instance.labels.agent_id, instance.labels.generation) for instance in outside.instances}
     for volume in outside.volumes:
         if (volume.agent_id, volume.generation) not in held:
-            found += _of_volume(volume, known.get(volume.agent_id))
+            found += _of_volume(volume, known.get(volume.agent_id), is_gone=volume.agent_id in gone)
     if relays is not None:
         found += [
             Finding(Kind.UNKNOWN_RELAY, "", node.id, f"{node.given_name} at {node.ipv4}")
@@ -185,9 +189,9 @@ def _of_ids(records: Sequence[Record]) -> Iterator[Finding]:
             yield Finding(Kind.ID_TWICE, agent_id, about)
 
 
-def _of_volume(volume: Volume, record: Record | None) -> Iterator[Finding]:
+def _of_volume(volume: Volume, record: Record | None, *, is_gone: bool) -> Iterator[Finding]:
     if record is None:
-        yield Finding(Kind.ORPHAN_VOLUME, volume.agent_id, volume.ref)
+        yield Finding(Kind.ORPHAN_VOLUME if is_gone else Kind.UNKNOWN_VOLUME, volume.agent_id, volume.ref)
     elif volume.generation < record.agent.generation and record.agent.state not in _ENDING:
         yield Finding(Kind.OLD_VOLUME, volume.agent_id, volume.ref)
 

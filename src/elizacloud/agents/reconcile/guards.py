@@ -46,7 +46,14 @@ def judge(
     alarms = tuple(finding for finding in findings if finding.kind in ALARMS and finding in before.findings)
     confirmed = [finding for finding in findings if finding.kind not in ALARMS and finding not in waiting]
     why = "" if accepted else suspicion or _why_hold(confirmed, findings, outside, before)
-    held = tuple(finding for finding in confirmed if why and _is_held(finding, outside, findings))
+    strange = not accepted and any(finding.kind is Kind.UNKNOWN_VOLUME for finding in confirmed)
+    held = tuple(
+        finding
+        for finding in confirmed
+        if (why and _is_held(finding, outside, findings)) or (strange and finding.kind is Kind.UNKNOWN_VOLUME)
+    )
+    # An agent is in the store before anything of it is outside, and what an agent made cannot be made again.
+    why = why or ("there is state of agents that the store never knew: was a backup restored?" if strange else "")
     repair = tuple(finding for finding in confirmed if finding not in held)
     return Verdict(repair, held, why if held else "", waiting, alarms)
 
@@ -72,7 +79,7 @@ def _lost_all_nodes(outside: Outside, findings: Sequence[Finding]) -> bool:
 def _why_hold(confirmed: Sequence[Finding], findings: Sequence[Finding], outside: Outside, before: Seen) -> str:
     if _lost_all_nodes(outside, findings):
         return "Headscale lists no node and the store knows several: was it begun anew?"
-    removals = [finding for finding in confirmed if finding.kind in REMOVALS]
+    removals = [finding for finding in confirmed if finding.kind in REMOVALS - {Kind.UNKNOWN_VOLUME}]
     if not removals:
         return ""
     if any(finding.kind is Kind.LATER_RUN for finding in findings):

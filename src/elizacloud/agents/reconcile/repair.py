@@ -35,7 +35,8 @@ async def _repair(parts: Parts, finding: Finding, wake: Callable[[str], None]) -
     match finding.kind:
         case Kind.ORPHAN_INSTANCE:
             if await _find(parts, finding.agent_id) is None:
-                await runtime.remove(finding.about, volume=True)
+                # Its state is found, and judged, by itself.
+                await runtime.remove(finding.about, volume=False)
         case Kind.OLD_RUN:
             instance = await runtime.inspect(finding.about)
             record = await _find(parts, finding.agent_id)
@@ -47,7 +48,7 @@ async def _repair(parts: Parts, finding: Finding, wake: Callable[[str], None]) -
             if instance is not None and record is not None and _is_later(instance.labels, record):
                 await runtime.remove(finding.about, volume=False)
                 wake(finding.agent_id)
-        case Kind.ORPHAN_VOLUME:
+        case Kind.ORPHAN_VOLUME | Kind.UNKNOWN_VOLUME:
             if await _find(parts, finding.agent_id) is None:
                 await runtime.remove(finding.about, volume=True)
         case Kind.ORPHAN_NODE | Kind.EXTRA_NODE:

@@ -109,12 +109,15 @@ class Sweeper:
         # The world first: what is made meanwhile is in the store before it is in the world's list.
         outside = await parts.outside.get(since=asyncio.get_running_loop().time())
         records = await parts.store.agents.records()
+        known = {record.agent.id for record in records}
+        gone = await parts.store.agents.gone({volume.agent_id for volume in outside.volumes} - known)
         relays = {node.machine_key for node in relay_nodes(outside.nodes, parts.place.installation_id)}
         findings = diff(
             records,
             outside,
             installation_id=parts.place.installation_id,
             now=parts.now(),
+            gone=gone,
             relays=memory.relays or relays,
         )
         before = self._known()
