@@ -1,10 +1,12 @@
 import asyncio
 import json
+import os
+import select
 from pathlib import Path
 
 import pytest
 
-from elizacloud.relay.access_log import AccessLog, logged_path
+from elizacloud.relay.access_log import AccessLog, logged_path, write_lines
 from elizacloud.relay.cors import Cors
 from elizacloud.relay.edge import Edge
 from elizacloud.relay.forwarded import Proxies
@@ -128,6 +130,30 @@ async def test_when_nobody_reads_lines_are_dropped_and_counted() -> None:
         "event": "access log lines dropped",
         "count": 3,
     }
+
+
+def test_a_pipe_gets_whole_lines_in_pieces_that_the_kernel_keeps_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    pieces: list[bytes] = []
+
+    def write(output: int, data: bytes) -> int:
+        pieces.append(bytes(data))
+        return len(data)
+
+    monkeypatch.setattr(os, "write", write)
+    lines = b"".join(b"x" * (300 + number % 90) + b"\n" for number in range(200))
+    write_lines(writing, lines)
+    os.close(reading)
+    os.close(writing)
+    assert b"".join(pieces) == lines
+    assert max(map(len, pieces)) <= select.PIPE_BUF
+    assert all(piece.endswith(b"\n") for piece in pieces)
+
+
+def test_a_file_gets_all_lines_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        write_lines(file.fileno(), b"line\n" * 5000)
+    assert (tmp_path / "log").read_bytes() == b"line\n" * 5000
 
 
 async def written_out(log: AccessLog) -> None:

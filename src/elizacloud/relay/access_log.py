@@ -43,10 +43,10 @@ def logged_path(path: bytes) -> str:
 
 
 def _to_stderr(lines: str) -> None:
-    _write_lines(sys.stderr.fileno(), lines.encode())
+    write_lines(sys.stderr.fileno(), lines.encode())
 
 
-def _write_lines(output: int, lines: bytes) -> None:
+def write_lines(output: int, lines: bytes) -> None:
     """All workers share the output. The kernel keeps one write to a file together, to a pipe only up to PIPE_BUF: there
     whole lines are written in pieces of that size. Each write lets go of the GIL and has to get it again, so a few."""
     most = len(lines) if stat.S_ISREG(os.fstat(output).st_mode) else select.PIPE_BUF

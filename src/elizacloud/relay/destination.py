@@ -11,7 +11,7 @@ from elizacloud.relay.assertion import Assertions
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import PATH_PREFIX, ToAgent
 from elizacloud.relay.http1.framing import Framing
-from elizacloud.relay.http1.head import AnswerHead, RequestHead, kept_with_head
+from elizacloud.relay.http1.head import AnswerHead, RequestHead, kept_with_head, value_of
 from elizacloud.relay.limits import Limits
 from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import AgentPool, Reach
@@ -211,3 +211,8 @@ def _asks_for_stream(head: RequestHead) -> bool:
     return any(
         lower == b"upgrade" or (lower == b"accept" and b"text/event-stream" in value) for lower, _, value in head.fields
     )
+
+
+@kept_with_head
+def is_event_stream(head: AnswerHead) -> bool:
+    return b"text/event-stream" in (value_of(head.fields, b"content-type") or b"")

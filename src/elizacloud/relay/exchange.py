@@ -20,11 +20,11 @@ from elizacloud.relay import hygiene
 from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.answers import Answer, OwnAnswer, answer_to
 from elizacloud.relay.client import Client
-from elizacloud.relay.destination import Destination
+from elizacloud.relay.destination import Destination, is_event_stream
 from elizacloud.relay.edge import Request
 from elizacloud.relay.http1.body import LAST_CHUNK, chunk, chunk_parts
 from elizacloud.relay.http1.framing import Framing, Kind
-from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head, value_of
+from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.turns import BULK_BYTES, Turns
 from elizacloud.relay.upstream import UpstreamConnection
@@ -215,7 +215,7 @@ class Exchange:
         connection = self._connection
         assert connection is not None
         came_at = perf_counter()
-        if _is_event_stream(head):
+        if is_event_stream(head):
             try:
                 self._destination.became_stream()
             except Error as error:
@@ -344,6 +344,8 @@ class Exchange:
         self._surroundings.metrics.bytes_in += size
         if self._flow is not None and self._flow.up.must_close(size):
             self._client.pause_body()
+        if size >= BULK_BYTES:
+            self._surroundings.turns.moved(self._request.owner_id, size, self._client.rest, self._client.go_on)
 
     def _sent(self, size: int) -> None:
         self._bytes_out += size
@@ -392,8 +394,3 @@ class Exchange:
 @kept_with_head
 def _status_line(head: AnswerHead) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
-
-
-@kept_with_head
-def _is_event_stream(head: AnswerHead) -> bool:
-    return b"text/event-stream" in (value_of(head.fields, b"content-type") or b"")

@@ -1,19 +1,19 @@
 """A client's connection: requests come in one after another, each is one exchange, answers go out in order.
 
-    HEAD -> (exchange begins) -> BODY -> ANSWER -> HEAD ...       an upgrade ends in PIPE, a refused body in DISCARD
-
-Bytes that cannot be used yet are held and reading stops, so memory is bounded by what one read brings.
+What it can be in the middle of is in client_state.py. Bytes that cannot be used yet are held and reading stops, so
+memory is bounded by what one read brings.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, cast
+from typing import cast
 
 from elizacloud.errors import Error
 from elizacloud.relay.answers import Answer, OwnAnswer, answer_to, answer_to_bad
 from elizacloud.relay.caller import Credential
+from elizacloud.relay.client_state import State
 from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.destinations import Destinations
 from elizacloud.relay.edge import Edge, Request
@@ -21,11 +21,9 @@ from elizacloud.relay.exchange import Exchange, Surroundings
 from elizacloud.relay.forwarded import Peer
 from elizacloud.relay.http1.framing import Kind, request_framing, request_keeps_alive
 from elizacloud.relay.http1.head import (
-    HEAD_END,
-    MAX_HEAD_BYTES,
     BadMessage,
     RequestHead,
-    check_unfinished,
+    cut_request_head,
     read_request_head,
 )
 from elizacloud.relay.intake import Intake
@@ -37,22 +35,6 @@ _HELD_BYTES = 64 << 10
 _NOTHING = (b"", b"\r\n")
 _DISCARD_SECONDS = 5.0
 _FAREWELL_SECONDS = 1.0
-
-
-class State:
-    """No Enum, for the reason that Kind (http1/framing.py) has."""
-
-    HEAD: Final = "HEAD"
-    """Between requests, or inside a head."""
-    BODY: Final = "BODY"
-    """The request's body is coming."""
-    ANSWER: Final = "ANSWER"
-    """The request is here as a whole; the next one waits."""
-    PIPE: Final = "PIPE"
-    """Upgraded: bytes pass as they are."""
-    DISCARD: Final = "DISCARD"
-    """The last answer is on its way; what still comes is thrown away, since closing now could destroy the answer."""
-    CLOSED: Final = "CLOSED"
 
 
 class ClientConnection(asyncio.Protocol):
@@ -73,6 +55,7 @@ class ClientConnection(asyncio.Protocol):
         "_paused",
         "_peer",
         "_request",
+        "_resting",
         "_searched",
         "_settings",
         "_state",
@@ -112,6 +95,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: Intake | None = None
         self._body_wanted = False
         self._paused = False
+        self._resting = False
         self._write_paused = False
         self._advancing = False
         self._linger_seconds: float | None = None
@@ -216,6 +200,14 @@ class ClientConnection(asyncio.Protocol):
         elif self._state is State.BODY:
             self.take_body()
 
+    def rest(self) -> None:
+        self._resting = True
+        self._regulate()
+
+    def go_on(self) -> None:
+        self._resting = False
+        self._regulate()
+
     def leave_body(self) -> None:
         self.keep_alive = False
         self._body_wanted = False
@@ -280,7 +272,7 @@ class ClientConnection(asyncio.Protocol):
     def _regulate(self) -> None:
         """Read on only while there is a use for what comes; while an answer is awaited, to see the client leave."""
         if self._state in (State.BODY, State.PIPE):
-            read = self._body_wanted
+            read = self._body_wanted and not self._resting
         else:
             read = self._state is State.DISCARD or len(self._held) <= _HELD_BYTES
         if read is self._paused and not self._transport.is_closing():
@@ -291,23 +283,16 @@ class ClientConnection(asyncio.Protocol):
                 self._transport.pause_reading()
 
     def _read_head(self) -> bool:
-        held = self._held
-        if held[:2] == b"\r\n":  # an empty line before a request is forgiven (RFC 9112 section 2.2), one of them
-            if held == b"\r\n":
-                return False
-            held = held[2:]
-        end = held.find(HEAD_END, max(0, self._searched - 3))
-        if end < 0 or end > MAX_HEAD_BYTES:
-            check_unfinished(held, self._searched)
-            self._searched = len(held)
+        raw, self._held = cut_request_head(self._held, self._searched)
+        if not raw:
+            self._searched = len(self._held)
             return False
-        self._held = held[end + 4 :]
         self._searched = 0
         self._deadline.clear()
         if self._headless:
             self._headless = False
             self._limits.head_came(self._peer)
-        self._begin(read_request_head(held[: end + 4]))
+        self._begin(read_request_head(raw))
         return True
 
     def _begin(self, head: RequestHead) -> None:

@@ -1,6 +1,13 @@
 import pytest
 
-from elizacloud.relay.http1.head import BadMessage, read_answer_head, read_request_head, read_trailers, tokens
+from elizacloud.relay.http1.head import (
+    BadMessage,
+    cut_request_head,
+    read_answer_head,
+    read_request_head,
+    read_trailers,
+    tokens,
+)
 
 
 def test_a_request_is_read_byte_for_byte() -> None:
@@ -184,3 +191,19 @@ def test_connect_is_refused() -> None:
     with pytest.raises(BadMessage) as refused:
         read_request_head(b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n")
     assert refused.value.status == 405
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+def test_a_head_is_cut_from_what_follows_it(before: bytes) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert cut_request_head(before + head + b"GET /two", 0) == (head, b"GET /two")
+    for end in range(1, len(before + head)):
+        begun = (before + head)[:end]
+        assert cut_request_head(begun, 0) == (b"", begun)
+        assert cut_request_head(before + head, end) == (head, b"")
+
+
+def test_one_empty_line_before_a_request_is_forgiven() -> None:
+    head, _ = cut_request_head(b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 0)
+    with pytest.raises(BadMessage):
+        read_request_head(head)

@@ -152,6 +152,21 @@ def _read_request(raw: bytes) -> RequestHead:
 _remembered_request = lru_cache(_REMEMBERED)(_read_request)
 
 
+def cut_request_head(held: bytes, searched: int) -> tuple[bytes, bytes]:
+    """The next head in what a client has sent, and what follows it; no head, and all of it, when its end has not come.
+    `searched` bytes were looked at before. Raises BadMessage for what will never be a request."""
+    at = 0
+    if held[:2] == b"\r\n":  # an empty line before a request is forgiven (RFC 9112 section 2.2), one of them
+        if held == b"\r\n":
+            return b"", held
+        at = 2
+    end = held.find(HEAD_END, max(at, searched - 3))
+    if end < 0 or end - at > MAX_HEAD_BYTES:
+        check_unfinished(held[at:], max(0, searched - at))
+        return b"", held
+    return held[at : end + 4], held[end + 4 :]
+
+
 def check_unfinished(held: bytes, searched: int) -> None:
     """Refuse early what will never be a request, instead of waiting for its end; `searched` bytes were looked at before.
 
