@@ -1,6 +1,6 @@
 # `make` lists the targets. Everything needs only Python 3.11, make, git and the package registries.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check fix docs bench bench-relay clean
+.PHONY: help install demo up test chaos check fix docs bench bench-relay clean
 
 UV_VERSION := 0.13.8
 UV := .tools/bin/uv
@@ -34,6 +34,9 @@ up: .venv/.product  ## Run the whole cloud on this machine
 
 test: .venv/.installed  ## Every test; real tailscaled and WireGuard in the end-to-end part
 	@$(RUN) pytest
+
+chaos: .venv/.installed  ## Every fault at every seam of every step, real processes; most of an hour
+	@CHAOS=all $(RUN) pytest tests/chaos
 
 check: .venv/.installed  ## Format, lint, types, layers, docs
 	@$(RUN) ruff format --check src tests scripts bench

@@ -1,0 +1,114 @@
+"""A wave: agents enough that each step has one, every one is stopped at a seam of its step, and then it strikes them all."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from elizacloud.states import Step
+from tests.chaos.audit import GONE, agents_in, agreed
+from tests.chaos.cloud import ChaosCloud
+from tests.chaos.gate import Arm, Seam
+
+HELD_WITHIN_SECONDS = 15
+REPAIRED_WITHIN_SECONDS = 30
+READY, PAUSED, STOPPED = "ready", "paused", "stopped"
+
+BEGUN_BY_CREATING = (Step.MINT_KEY, Step.START, Step.AWAIT_JOIN, Step.AWAIT_READY)
+BEGUN_BY: dict[Step, tuple[str, str, str]] = {
+    Step.PAUSE: (READY, "pause", PAUSED),
+    Step.RESUME: (PAUSED, "start", READY),
+    Step.STOP: (READY, "stop", STOPPED),
+    Step.RESTART: (STOPPED, "start", READY),
+    Step.DELETE: (READY, "delete", GONE),
+    Step.CONFIRM_GONE: (READY, "delete", GONE),
+}
+"""By step: the state of the agent that is taken, what its owner asks for, and where it ends."""
+
+
+@dataclass
+class Waves:
+    cloud: ChaosCloud
+    wanted: dict[str, str] = field(default_factory=dict)
+    """By agent: the state that it has to be in when all is repaired."""
+    places: Mapping[Step, Sequence[str]] = field(default_factory=dict)
+    """The seams of each step where nothing goes wrong, in the order in which an agent comes to them."""
+    _names: itertools.count[int] = field(default_factory=itertools.count)
+
+    async def begin(self) -> None:
+        """One agent a time through every step, so that all seams are known, and enough of them for the first wave."""
+        for _ in range(6):
+            await self._create()
+        await self.settled()
+        stopped, paused, again, gone = list(self.wanted)[:4]
+        await self._wish(stopped, "stop", STOPPED)
+        await self._wish(paused, "pause", PAUSED)
+        await self._wish(again, "pause", PAUSED)
+        await self._wish(gone, "delete", GONE)
+        await self.settled()
+        await self._wish(again, "start", READY)
+        await self._wish(stopped, "start", READY)
+        await self.settled()
+        await self._wish(stopped, "stop", STOPPED)
+        await self._create()
+        await self.settled()
+        self.places = _places(self.cloud.gate.traces.values())
+
+    async def settled(self) -> None:
+        await agreed(self.cloud.world, self.wanted, within_seconds=REPAIRED_WITHIN_SECONDS)
+
+    async def hold(self, seams: Mapping[Step, Seam]) -> dict[Step, Arm]:
+        """An agent at each of these seams."""
+        arms: dict[Step, Arm] = {}
+        for step in BEGUN_BY_CREATING:
+            if step in seams:
+                arms[step] = self.cloud.gate.arm(seams[step])
+        for step, (state, wish, to) in BEGUN_BY.items():
+            if step in seams:
+                agent = next(agent for agent, now in self.wanted.items() if now == state and agent not in _taken(arms))
+                # Of all that are being deleted one looks for the others, too, and nobody knows which.
+                arms[step] = self.cloud.gate.arm(seams[step], None if step is Step.CONFIRM_GONE else agent)
+                await self._wish(agent, wish, to)
+        for step in BEGUN_BY_CREATING:
+            if step in seams:
+                await self._create()
+        try:
+            async with asyncio.timeout(HELD_WITHIN_SECONDS):
+                for arm in arms.values():
+                    await arm.held.wait()
+        except TimeoutError:
+            missed = [str(arm.seam) for arm in arms.values() if not arm.held.is_set()]
+            raise AssertionError(f"no agent came to {missed}") from None
+        return arms
+
+    async def thin_out(self) -> None:
+        """Delete what the next wave does not need."""
+        for agent in [agent for agent, state in self.wanted.items() if state == READY][4:]:
+            await self._wish(agent, "delete", GONE)
+
+    async def _create(self) -> str:
+        agent = await self.cloud.create(f"agent-{next(self._names)}")
+        self.wanted[agent] = READY
+        return agent
+
+    async def _wish(self, agent: str, wish: str, to: str) -> None:
+        await self.cloud.wish(agent, wish)
+        self.wanted[agent] = to
+
+    def stored(self, agent: str) -> str:
+        """The state that the store has for it."""
+        return str(agents_in(self.cloud.world.data / "store.db")[agent]["state"])
+
+
+def _taken(arms: Mapping[Step, Arm]) -> set[str]:
+    return {arm.agent for arm in arms.values() if arm.agent is not None}
+
+
+def _places(traces: Iterable[Sequence[Seam]]) -> dict[Step, list[str]]:
+    found: dict[Step, dict[str, None]] = {step: {} for step in Step}
+    for trace in traces:
+        for seam in trace:
+            found[Step(seam.step)].setdefault(seam.place)
+    return {step: list(places) for step, places in found.items()}
