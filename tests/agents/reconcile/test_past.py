@@ -183,9 +183,9 @@ async def test_a_hostname_and_an_address_prove_nothing(world: World) -> None:
 async def test_what_a_runtime_lists_that_we_never_made_is_ignored(world: World) -> None:
     ours = world.runtime.list
 
-    async def lists_all(_: str) -> list[Instance]:
+    async def lists_all(installation_id: str) -> list[Instance]:
         strange = [Labels("inst2", STRANGER, 1, 1), Labels(INSTALLATION, "../etc", 1, 1), Labels("", "", 0, 0)]
-        return [*(await ours(INSTALLATION)), *(Instance(f"strange {of}", of, Phase.RUNNING) for of in strange)]
+        return [*(await ours(installation_id)), *(Instance(f"strange {of}", of, Phase.RUNNING) for of in strange)]
 
     world.runtime.list = lists_all  # type: ignore[method-assign]
     async with world.running():
