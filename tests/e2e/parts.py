@@ -165,7 +165,12 @@ class Parts:
         return [sys.executable, "-m", "elizacloud", role], self._environment()
 
     def _environment(self) -> Mapping[str, str]:
-        chosen = {
+        return child_environment(self.chosen)
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The settings that every process of ours gets."""
+        return {
             "data_dir": str(self.data.path),
             "headscale_api_url": self._server.url,
             "headscale_join_url": self._server.join_url,
@@ -175,4 +180,3 @@ class Parts:
             "log_json": "true",
             **self._more_settings,
         }
-        return child_environment(chosen)

@@ -19,11 +19,12 @@ from elizacloud.agents.sharing.relays import SharedRelays
 from elizacloud.agents.together import closing
 from elizacloud.errors import Error, NotFound
 from elizacloud.model import Event
-from elizacloud.states import State, Step
+from elizacloud.states import State
 from elizacloud.store.hints import Hint
 
 POLL_SECONDS = 5.0
-_OF_DRIVERS = frozenset({step.value for step in Step})
+_WISHES = frozenset({"create", "change", "start", "pause", "stop", "restart", "wake", "delete", "rekey"})
+"""What events call that which is written by whoever is asked, and done by whoever drives the agent."""
 
 log = structlog.get_logger()
 
@@ -106,7 +107,7 @@ class Follower:
 
     async def _saw(self, event: Event) -> None:
         if self._holds.of(event.agent_id) is not None:
-            if event.step not in _OF_DRIVERS:
+            if event.step in _WISHES:
                 self._wake(event.agent_id)
             return
         try:

@@ -43,15 +43,17 @@ class Hold:
         """It was renewed; what runs may go on until then. What is over stays over."""
         if self.is_over:
             return
-        self._ends_at = ends_at
-        for running in self._running:
-            running.reschedule(ends_at)
+        self._move(ends_at, ends_at)
 
     def end(self) -> None:
         """It is lost or given up: what runs is cut off."""
-        self._ends_at = -math.inf
+        self._move(-math.inf, asyncio.get_running_loop().time())
+
+    def _move(self, ends_at: float, cut_at: float) -> None:
+        self._ends_at = ends_at
         for running in self._running:
-            running.reschedule(asyncio.get_running_loop().time())
+            if not running.expired():  # what is being cut off cannot be cut off again
+                running.reschedule(cut_at)
 
     def check(self) -> None:
         """Raise LeaseLost unless enough of it is left to begin something."""
