@@ -16,6 +16,7 @@ from elizacloud.agents.credentials import check_busy_token, check_join_token
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.identity import has_joined
 from elizacloud.agents.parts import BUSY_MAX_SECONDS, Parts
+from elizacloud.agents.sharing.follower import Follower
 from elizacloud.agents.steps.launching import EXTERNAL_KEY_LIFETIME_SECONDS, forget_node, mint
 from elizacloud.errors import Conflict, Invalid, NotFound, TooMany
 from elizacloud.headscale.protocol import MintedKey
@@ -38,7 +39,9 @@ class Rekeyed:
 
 
 class Containers:
-    def __init__(self, parts: Parts, driver: Driver) -> None:
+    def __init__(self, parts: Parts, driver: Driver, others: Follower | None = None) -> None:
+        """`others` passes hints on to the control plane that drives the agent."""
+        self._others = others
         self._parts = parts
         self._driver = driver
         self._looked_at: dict[str, datetime] = {}
@@ -59,6 +62,8 @@ class Containers:
         if record.agent.state is State.STARTED:
             self._parts.lookout.reported(agent_id)
             self._driver.wake(agent_id)
+            if self._others is not None:
+                self._others.reported(agent_id)
         if generation.node_id is None:
             return False
         if reported in (generation.ipv4, generation.ipv6):
@@ -98,6 +103,8 @@ class Containers:
             )
         until = self._parts.now() + timedelta(seconds=seconds)
         self._parts.busy_until[agent_id] = until
+        if self._others is not None:
+            self._others.busy(agent_id, until)
         return until
 
     async def _load(self, agent_id: str) -> Record | None:

@@ -77,11 +77,12 @@ class Lifecycle:
         holds = leases or Alone()
         self._driver = Driver(parts, holds=holds, random=self._random)
         self.operations = Operations(parts, self._driver)
-        self.containers = Containers(parts, self._driver)
         self._follower: Follower | None = None
         if leases is not None:
             assert isinstance(relays, SharedRelays)
             self._follower = Follower(parts, leases, relays, self._driver.wake, self._random)
+            metrics.leases.set_function(lambda: len(leases.held))
+        self.containers = Containers(parts, self._driver, self._follower)
         self.sweeper = Sweeper(parts, self._suspect, holds=holds, random=self._random)
 
         self.oversight = Oversight(parts, self.sweeper)

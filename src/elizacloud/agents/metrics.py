@@ -47,6 +47,9 @@ class Metrics(Collector):
         )
         self.drift = Gauge("elizacloud_drift", "Differences that the last sweep saw", ["kind"], registry=None)
         self.repairs = Counter("elizacloud_repairs", "Repairs of such a difference", ["kind", "result"], registry=None)
+        self.leases = Gauge(
+            "elizacloud_leases", "Leases that this control plane holds; 0 where it is the only one", registry=None
+        )
         self.held = Gauge("elizacloud_held", "Repairs that are held for the operator", registry=None)
         self.sweep_seconds = Histogram(
             "elizacloud_sweep_seconds", "Time of a whole sweep", buckets=_STEP_SECONDS, registry=None
