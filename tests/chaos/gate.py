@@ -70,6 +70,10 @@ class Gate:
         """Ask for what no public call asks for."""
         self._send({"pause": agent})
 
+    def rekey(self, agent: str, token: str) -> None:
+        """Ask for a new key as its container does."""
+        self._send({"rekey": agent, "token": token})
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         try:

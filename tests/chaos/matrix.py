@@ -65,11 +65,28 @@ class Matrix:
         return lines
 
 
+WORST = {
+    (Step.MINT_KEY, Fault.CONTROL_PLANE_KILLED): "after create_preauth_key",
+    (Step.START, Fault.CONTROL_PLANE_KILLED): "after start",
+    (Step.RESTART, Fault.CONTROL_PLANE_KILLED): "after create",
+    (Step.MINT_KEY, Fault.ANSWER_LOST): "before create_preauth_key",
+    (Step.DELETE, Fault.ANSWER_LOST): "before delete_node",
+    (Step.MINT_KEY, Fault.HEADSCALE_STALLED): "before create_preauth_key",
+    (Step.START, Fault.RUNTIME_KILLED): "after start",
+    (Step.START, Fault.DISK_FULL): "before start",
+    (Step.MINT_KEY, Fault.DISK_FULL): "before create",
+}
+"""Where the first wave has to strike, because what is at stake there is known by nobody yet."""
+
+
 def choose(places: Mapping[Step, Sequence[str]], fault: Fault, number: int) -> dict[Step, Seam]:
     """One seam a step: the first waves of all faults have them spread from begin to end, and each next wave the next."""
     chosen = {}
     for shift, step in enumerate(Step):
         own = _with_instance(step, places[step]) if fault is Fault.INSTANCE_KILLED else places[step]
+        if number == 0 and (step, fault) in WORST:
+            chosen[step] = Seam(step.value, WORST[step, fault])
+            continue
         first = (FAULTS.index(fault) + shift) % len(FAULTS) * len(own) // len(FAULTS)
         chosen[step] = Seam(step.value, own[(first + number) % len(own)])
     return chosen

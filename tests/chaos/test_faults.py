@@ -7,16 +7,21 @@ fault.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
 
-from elizacloud.states import Step
+from elizacloud.states import TRANSITIONS, Step
+from tests.chaos.audit import moves_in
 from tests.chaos.cloud import ChaosCloud
 from tests.chaos.matrix import EVERY_SEAM, FAULTS, NO_INSTANCE, Fault, Matrix, choose
+from tests.chaos.moves import change_their_minds, give_up_early, lose_their_nodes
 from tests.chaos.strikes import strike
 from tests.chaos.waves import Waves
+
+NEVER_MADE = {("started", "requested"), ("joined", "requested"), ("ready", "requested")}
+"""Moves that the table allows and no step makes: all that run are stopped first."""
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,6 +58,22 @@ async def test_agents_survive(waves: Waves, matrix: Matrix, fault: Fault) -> Non
             if not (fault is Fault.INSTANCE_KILLED and step in NO_INSTANCE):
                 matrix.hit(arm.seam, fault)
         await waves.thin_out()
+
+
+@pytest.mark.parametrize("story", [change_their_minds, give_up_early, lose_their_nodes])
+async def test_agents_end_where_their_owner_wants_them(waves: Waves, story: Callable[[Waves], Awaitable[None]]) -> None:
+    try:
+        await story(waves)
+    except (AssertionError, TimeoutError):
+        print(waves.cloud.parts.log("control plane")[-20000:])
+        raise
+    finally:
+        waves.cloud.gate.open()
+
+
+async def test_every_move_of_the_table_was_made(waves: Waves) -> None:
+    made = moves_in(waves.cloud.world.data / "store.db")
+    assert {(state.value, to.value) for state, all_to in TRANSITIONS.items() for to in all_to} - made == NEVER_MADE
 
 
 async def test_every_step_met_every_fault(request: pytest.FixtureRequest, matrix: Matrix, waves: Waves) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from elizacloud.states import Step
-from tests.chaos.audit import GONE, agents_in, agreed
+from tests.chaos.audit import GONE, agreed
 from tests.chaos.cloud import ChaosCloud
 from tests.chaos.gate import Arm, Seam
 
@@ -40,19 +40,19 @@ class Waves:
     async def begin(self) -> None:
         """One agent a time through every step, so that all seams are known, and enough of them for the first wave."""
         for _ in range(6):
-            await self._create()
+            await self.create()
         await self.settled()
         stopped, paused, again, gone = list(self.wanted)[:4]
-        await self._wish(stopped, "stop", STOPPED)
-        await self._wish(paused, "pause", PAUSED)
-        await self._wish(again, "pause", PAUSED)
-        await self._wish(gone, "delete", GONE)
+        await self.wish(stopped, "stop", STOPPED)
+        await self.wish(paused, "pause", PAUSED)
+        await self.wish(again, "pause", PAUSED)
+        await self.wish(gone, "delete", GONE)
         await self.settled()
-        await self._wish(again, "start", READY)
-        await self._wish(stopped, "start", READY)
+        await self.wish(again, "start", READY)
+        await self.wish(stopped, "start", READY)
         await self.settled()
-        await self._wish(stopped, "stop", STOPPED)
-        await self._create()
+        await self.wish(stopped, "stop", STOPPED)
+        await self.create()
         await self.settled()
         self.places = _places(self.cloud.gate.traces.values())
 
@@ -67,13 +67,13 @@ class Waves:
                 arms[step] = self.cloud.gate.arm(seams[step])
         for step, (state, wish, to) in BEGUN_BY.items():
             if step in seams:
-                agent = next(agent for agent, now in self.wanted.items() if now == state and agent not in _taken(arms))
+                agent = self.one(state, besides=arms.values())
                 # Of all that are being deleted one looks for the others, too, and nobody knows which.
                 arms[step] = self.cloud.gate.arm(seams[step], None if step is Step.CONFIRM_GONE else agent)
-                await self._wish(agent, wish, to)
+                await self.wish(agent, wish, to)
         for step in BEGUN_BY_CREATING:
             if step in seams:
-                await self._create()
+                await self.create()
         try:
             async with asyncio.timeout(HELD_WITHIN_SECONDS):
                 for arm in arms.values():
@@ -86,24 +86,21 @@ class Waves:
     async def thin_out(self) -> None:
         """Delete what the next wave does not need."""
         for agent in [agent for agent, state in self.wanted.items() if state == READY][4:]:
-            await self._wish(agent, "delete", GONE)
+            await self.wish(agent, "delete", GONE)
 
-    async def _create(self) -> str:
+    async def create(self) -> str:
         agent = await self.cloud.create(f"agent-{next(self._names)}")
         self.wanted[agent] = READY
         return agent
 
-    async def _wish(self, agent: str, wish: str, to: str) -> None:
+    async def wish(self, agent: str, wish: str, to: str) -> None:
         await self.cloud.wish(agent, wish)
         self.wanted[agent] = to
 
-    def stored(self, agent: str) -> str:
-        """The state that the store has for it."""
-        return str(agents_in(self.cloud.world.data / "store.db")[agent]["state"])
-
-
-def _taken(arms: Mapping[Step, Arm]) -> set[str]:
-    return {arm.agent for arm in arms.values() if arm.agent is not None}
+    def one(self, state: str, *, besides: Iterable[Arm] = ()) -> str:
+        """An agent that is to be in the state, and that none of these arms is for."""
+        taken = {arm.agent for arm in besides}
+        return next(agent for agent, now in self.wanted.items() if now == state and agent not in taken)
 
 
 def _places(traces: Iterable[Sequence[Seam]]) -> dict[Step, list[str]]:
