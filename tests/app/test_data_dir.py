@@ -108,6 +108,19 @@ def test_an_empty_store_in_place_of_one_that_was_there_is_refused(tmp_path: Path
         again.check_store(is_new=True)
 
 
+def test_a_new_data_dir_joins_the_installation_of_a_shared_store(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, operator_token=SecretStr("given"))
+    with pytest.raises(Misconfigured, match="ELIZACLOUD_OPERATOR_TOKEN has to be set"):
+        opened(tmp_path).join("0123abcd", Settings(data_dir=tmp_path))
+    assert opened(tmp_path).join("0123abcd", settings) == opened(tmp_path)
+    data = opened(tmp_path)
+    assert data.installation_id == "0123abcd"
+    data.remember_store()
+    with pytest.raises(Misconfigured, match="belongs to the installation other"):
+        data.join("other", settings)
+    assert opened(tmp_path).installation_id == "0123abcd"
+
+
 @pytest.mark.parametrize(("content", "why"), [(b"", "empty"), (b"\xff\xfe", "damaged")])
 def test_a_kept_secret_that_is_damaged_is_refused_and_left_alone(tmp_path: Path, content: bytes, why: str) -> None:
     settings = Settings(data_dir=tmp_path)

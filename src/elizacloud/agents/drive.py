@@ -68,6 +68,10 @@ class Driver:
         self._acts_of_owner: dict[str, asyncio.Semaphore] = {}
         self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
 
+    def drives(self, agent_id: str) -> bool:
+        """Whether it is ours to drive, and not another control plane's."""
+        return self._holds.of(agent_id) is not None
+
     def wake(self, agent_id: str, *, suspected: bool = False) -> None:
         """Look at the agent soon. `suspected`: a sweep or a relay saw something odd, so look at its node too."""
         self._woken[agent_id] = self._woken.get(agent_id, False) or suspected

@@ -26,6 +26,7 @@ from elizacloud.store import Record
 
 HANDOVER_SECONDS = 20.0
 """How long a call waits for the environment of an agent that is started by hand."""
+_IDS_TRIED = 500
 _TRIES = 50
 """An agent on its way is saved about ten times, and each of these may overtake what its owner says meanwhile."""
 _RESTARTABLE = frozenset({State.KEYED, State.STARTED, State.JOINED, State.READY, State.PAUSING, State.PAUSED})
@@ -63,7 +64,7 @@ class Operations:
         """
         place = self._parts.place
         agent = Agent(
-            id=agent_id or new_agent_id(),
+            id=agent_id or self._new_id(),
             owner_id=owner_id,
             name=checked_agent_name(name),
             spec=checked_spec(spec),
@@ -213,6 +214,11 @@ class Operations:
             raise Conflict(f"cannot change the agent {agent_id}: it changes too fast; try again", code="stale")
         self._driver.wake(agent_id)
         return record
+
+    def _new_id(self) -> str:
+        """One that we drive ourselves, if any: an agent that is started by hand gets its environment from its driver."""
+        ids = (new_agent_id() for _ in range(_IDS_TRIED))
+        return next((agent_id for agent_id in ids if self._driver.drives(agent_id)), new_agent_id())
 
     async def _check_alone(self, owner_id: str) -> None:
         agents = await self._parts.store.agents.list_all()
