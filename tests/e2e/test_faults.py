@@ -98,7 +98,9 @@ async def test_agents_outlive_the_control_plane_and_stay_reachable_without_it(ow
     assert {pid for pid, line in own_cloud.processes().items() if agent_id in line} == agents
 
 
-@pytest.mark.parametrize("victim", ["elizacloud relay", "relay_worker", "runtime.process.host", "control-server", "relay/tailscaled"])
+@pytest.mark.parametrize(
+    "victim", ["elizacloud relay", "relay_worker", "runtime.process.host", "control-server", "relay/tailscaled"]
+)
 async def test_a_child_that_is_killed_comes_back(own_cloud: Cloud, victim: str) -> None:
     own_cloud.start()
     agent_id = await ready_agent(own_cloud)

@@ -99,8 +99,9 @@ async def assert_converged(parts: Parts, agent_id: str) -> None:
                 if (await client.get_agent(agent_id)).status == "ready":
                     break
             await a_moment()
-    other = await agent_of(parts, "came later")
-    assert await answers(parts, other, await owner_token(parts)) == [200] * 10
+    other, token = await agent_of(parts, "came later"), await owner_token(parts)
+    await until_each_answers(parts, other, token)  # a worker may be about to link again, and is told of it then
+    assert await answers(parts, other, token) == [200] * 10
 
 
 async def test_without_the_control_plane(headscale: str) -> None:

@@ -77,24 +77,26 @@ async def test_ours_opens_a_websocket(cloud: Cloud, agent: RawAgent) -> None:
 @pytest.mark.parametrize(
     ("token", "status", "code"),
     [
-        (ours(aud=f"agent:{OTHER_AGENT}"), 404, "agent_not_found"),
-        (ours(sub="stranger", aud="agents"), 404, "agent_not_found"),
-        (ours(sub="stranger"), 404, "agent_not_found"),
-        (ours(aud="elizacloud"), 401, "invalid_token"),
-        (ours(tid="revoked00001"), 401, "invalid_token"),
-        (ours(tid="tokenid00005"), 401, "expired_token"),
-        (ours(typ="JWT"), 401, "invalid_token"),
-        (ours(iss="https://evil.test"), 401, "invalid_token"),
-        (ours(iss=PLATFORM), 401, "invalid_token"),
-        (ours(exp=int(time.time()) - 1), 401, "expired_token"),
-        (ours()[:-8] + "AAAAAAAA", 401, "invalid_token"),
-        (theirs(), 404, "agent_not_found"),
-        (theirs(aud="another"), 401, "invalid_token"),
-        ("eyJ9.e30.x", 401, "invalid_token"),
+        (lambda: ours(aud=f"agent:{OTHER_AGENT}"), 404, "agent_not_found"),
+        (lambda: ours(sub="stranger", aud="agents"), 404, "agent_not_found"),
+        (lambda: ours(sub="stranger"), 404, "agent_not_found"),
+        (lambda: ours(aud="elizacloud"), 401, "invalid_token"),
+        (lambda: ours(tid="revoked00001"), 401, "invalid_token"),
+        (lambda: ours(tid="tokenid00005"), 401, "expired_token"),
+        (lambda: ours(typ="JWT"), 401, "invalid_token"),
+        (lambda: ours(iss="https://evil.test"), 401, "invalid_token"),
+        (lambda: ours(iss=PLATFORM), 401, "invalid_token"),
+        (lambda: ours(exp=int(time.time()) - 1), 401, "expired_token"),
+        (lambda: ours()[:-8] + "AAAAAAAA", 401, "invalid_token"),
+        (lambda: theirs(), 404, "agent_not_found"),
+        (lambda: theirs(aud="another"), 401, "invalid_token"),
+        (lambda: "eyJ9.e30.x", 401, "invalid_token"),
     ],
 )
-async def test_nothing_else_does(cloud: Cloud, agent: RawAgent, token: str, status: int, code: str) -> None:
-    answer = await cloud.ask(request(token=token))
+async def test_nothing_else_does(
+    cloud: Cloud, agent: RawAgent, token: Callable[[], str], status: int, code: str
+) -> None:
+    answer = await cloud.ask(request(token=token()))
     assert (answer.status, answer.header("Elizacloud-Error")) == (status, code)
     assert agent.heads == []
 
