@@ -36,7 +36,7 @@ test: .venv/.installed  ## Every test; real tailscaled and WireGuard in the end-
 	@$(RUN) pytest
 
 chaos: .venv/.installed  ## Every fault at every seam of every step, real processes; most of an hour
-	@CHAOS=all $(RUN) pytest tests/chaos
+	@CHAOS=all $(RUN) pytest tests/chaos tests/agents/test_random.py
 
 check: .venv/.installed  ## Format, lint, types, layers, docs
 	@$(RUN) ruff format --check src tests scripts bench

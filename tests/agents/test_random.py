@@ -2,11 +2,14 @@
 
 When something fails, hypothesis shrinks it to the shortest story that still does. Each mutant is a rule of the design taken
 out: the stories have to find it, or they would not find the next mistake either.
+
+A part of `make chaos`: minutes, and one story that begins with slow joins still ends with an expired key of no node left over.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -44,6 +47,9 @@ MOST_AGENTS = 4
 pick = st.integers(min_value=0, max_value=1000)
 
 
+pytestmark = pytest.mark.skipif(os.environ.get("CHAOS") != "all", reason="told by `make chaos`")
+
+
 class Stories(RuleBasedStateMachine):
     agents = Bundle("agents")
 
@@ -65,11 +71,15 @@ class Stories(RuleBasedStateMachine):
 
     # Owners.
 
-    @initialize(target=agents, ready=st.booleans())
-    def begin(self, ready: bool) -> Any:
+    @initialize(target=agents, ready=st.booleans(), slow=st.booleans())
+    def begin(self, ready: bool, slow: bool) -> Any:
+        """With one agent that is ready while another one's key waits to be used, which is where the harm is near."""
         first = self.create("ann")
         self.cloud.passes(5 if ready else 0)
-        return multiple(first, self.create("bob"))
+        self.joins_take(5.0 if slow else 0.2)
+        second = self.create("bob")
+        self.cloud.passes(0.05)
+        return multiple(first, second)
 
     @precondition(lambda self: self.created < MOST_AGENTS)
     @rule(target=agents, owner=st.sampled_from(["ann", "bob"]))
@@ -190,7 +200,7 @@ def silence() -> None:
 
 @pytest.mark.timeout(300)
 def test_whatever_happens_the_cloud_becomes_what_its_owners_want() -> None:
-    run_state_machine_as_test(Stories, settings=_stories(30, Phase.generate, Phase.shrink))
+    run_state_machine_as_test(Stories, settings=_stories(30, Phase.generate))
 
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
