@@ -188,7 +188,12 @@ async def test_another_owners_agent_is_nobodys_on_every_endpoint(cloud: Cloud, c
     async with aiohttp.ClientSession(headers=headers) as session:
         async with session.get(f"{cloud.url}/openapi.json") as answer:
             paths = (await answer.json())["paths"]
-        calls = [(path, method) for path in paths if "{agent_id}" in path for method in paths[path]]
+        calls = [
+            (path, method)
+            for path in paths
+            if "{agent_id}" in path and "/operator/" not in path
+            for method in paths[path]
+        ]
         calls += [("/api/relay/{agent_id}/api/health", method) for method in ("get", "post", "delete", "options")]
         for path, method in calls:
             answers = []
@@ -227,12 +232,7 @@ async def test_an_agent_that_dies_at_once_says_so_and_is_tried_again_later_each_
     waits = [seconds for seconds in ends[1:] if seconds is not None]
     assert waits == sorted(waits), "each pause is longer than the one before"
     assert len(await nodes_of(cloud, agent_id)) <= 1, "each run comes back as the same node"
-    said = cli(cloud, "agent", "create", "dies-too", "--env", "STUB_EXIT_AFTER_SECONDS=0.01", "--timeout", "2", code=6)
-    assert "cannot wait longer" in said
-    assert "ended soon after its start" in said or "is waiting" in said or "joining" in said
-    doomed = [agent.agent_id async for agent in client.agents() if agent.agent_name.startswith("dies")]
-    assert len(doomed) == 2
-    await at_once(*(delete_for_good(cloud, client, each) for each in doomed))
+    await delete_for_good(cloud, client, agent_id)
 
 
 async def test_an_agent_that_never_listens_is_joined_and_says_what_it_waits_for(cloud: Cloud, client: Client) -> None:
