@@ -20,7 +20,7 @@ from tests.relay.conftest import AGENT, TOKEN, Answer, Cloud, RawAgent, RawClien
 CLIENT = "127.0.0.2"
 """The address of clients: not the proxy's, which is the only trusted one."""
 ORIGIN = "https://app.test"
-PATIENCE_SECONDS = 0.4
+PATIENCE_SECONDS = 1.2
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 Reader = asyncio.StreamReader
