@@ -29,6 +29,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from elizacloud.errors import Conflict, Misconfigured
+from elizacloud.files import replace_private
 from elizacloud.settings import Settings
 
 FORMAT = 1
@@ -157,17 +158,10 @@ def private_dir(path: Path) -> Path:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Replace the file (0600) as a whole: a crash leaves the old content or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Replace the file as `replace_private` does; raises Misconfigured."""
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_private(path, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise Misconfigured(
             f"cannot write {path}: {error.strerror}; free some space or correct its permissions"
         ) from error

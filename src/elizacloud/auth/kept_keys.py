@@ -6,7 +6,6 @@ They are public, so the file is no secret; but who can write it can sign, so it 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import structlog
 
 from elizacloud.auth import jose
 from elizacloud.errors import Invalid
+from elizacloud.files import replace_private
 from elizacloud.upstreams import PublicKey
 
 log = structlog.get_logger()
@@ -42,11 +42,8 @@ class KeptKeys:
         """Replace the file as a whole. A failure is told and changes nothing: the keys are in memory."""
         if self._path is None:
             return
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         text = json.dumps({url: [json.loads(key.jwk) for key in each] for url, each in keys.items()})
         try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(text)
-            draft.replace(self._path)
+            replace_private(self._path, text)
         except OSError as error:
             log.error("the keys of trusted issuers cannot be kept", path=str(self._path), reason=str(error))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from elizacloud.errors import Misconfigured, Unauthenticated
+from elizacloud.files import replace_private
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -54,14 +55,10 @@ def load_context() -> Context:
 def save_context(url: str, token: SecretStr) -> Path:
     """Write the context file, 0600 in a 0700 directory, as a whole."""
     path = context_file()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump({"url": url.rstrip("/"), "token": token.get_secret_value()}, file)
-        temporary.replace(path)
+        replace_private(path, json.dumps({"url": url.rstrip("/"), "token": token.get_secret_value()}))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise Misconfigured(f"cannot write {path}: {error.strerror}; set {TOKEN_VARIABLE} instead") from error
     return path
 
