@@ -168,15 +168,11 @@ class ToAgentDestination:
         return b"" if sent_on is None else b"Location: " + sent_on + b"\r\n"
 
 
-class ToApiDestination:
-    __slots__ = ("_forwarded_lines", "_pool", "_target", "flow", "kind")
+class Uncounted:
+    """What a destination that is no agent has in common: no limit counts its requests, and none holds back its bytes."""
 
-    def __init__(self, target: bytes, pool: Pool, forwarded_lines: bytes) -> None:
-        self.kind = "api"
-        self.flow: Flow | None = None
-        self._target = target
-        self._pool = pool
-        self._forwarded_lines = forwarded_lines
+    __slots__ = ()
+    flow: Flow | None = None
 
     def began(self) -> None:
         pass
@@ -186,6 +182,16 @@ class ToApiDestination:
 
     def became_stream(self) -> None:
         pass
+
+
+class ToApiDestination(Uncounted):
+    __slots__ = ("_forwarded_lines", "_pool", "_target", "kind")
+
+    def __init__(self, target: bytes, pool: Pool, forwarded_lines: bytes) -> None:
+        self.kind = "api"
+        self._target = target
+        self._pool = pool
+        self._forwarded_lines = forwarded_lines
 
     def lease(self) -> UpstreamConnection | None:
         return self._pool.lease()

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from elizacloud.relay.answers import Answered
+from elizacloud.relay.destination import Uncounted
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import ToOwn
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, RequestHead
 from elizacloud.relay.session import Sessions
-from elizacloud.relay.throttle import Flow
 from elizacloud.relay.upstream import UpstreamConnection
 
 
-class ToOwnDestination:
+class ToOwnDestination(Uncounted):
     """It has no upstream: `connect` always raises, with the answer or with what is wrong."""
 
-    __slots__ = ("_front", "_request", "_sessions", "flow", "kind")
+    __slots__ = ("_front", "_request", "_sessions", "kind")
 
     def __init__(self, front: ToOwn, request: Request, sessions: Sessions) -> None:
         self.kind = "relay"
-        self.flow: Flow | None = None
         self._front = front
         self._request = request
         self._sessions = sessions
-
-    def began(self) -> None:
-        pass
-
-    def ended(self) -> None:
-        pass
-
-    def became_stream(self) -> None:
-        pass
 
     def lease(self) -> UpstreamConnection | None:
         return None
