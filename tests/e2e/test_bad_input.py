@@ -232,7 +232,14 @@ async def test_an_agent_that_dies_at_once_says_so_and_is_tried_again_later_each_
     waits = [seconds for seconds in ends[1:] if seconds is not None]
     assert waits == sorted(waits), "each pause is longer than the one before"
     assert len(await nodes_of(cloud, agent_id)) <= 1, "each run comes back as the same node"
-    await delete_for_good(cloud, client, agent_id)
+    # One that listened could answer the first probe just before it dies, and then it came up.
+    dying_mute = ("--env", "STUB_EXIT_AFTER_SECONDS=0.01", "--env", "STUB_NEVER_LISTEN=1")
+    said = cli(cloud, "agent", "create", "dies-too", *dying_mute, "--timeout", "2", code=6)
+    assert "cannot wait longer" in said
+    assert "ended soon after its start" in said or "is waiting" in said or "joining" in said
+    doomed = [agent.agent_id async for agent in client.agents() if agent.agent_name.startswith("dies")]
+    assert len(doomed) == 2
+    await at_once(*(delete_for_good(cloud, client, each) for each in doomed))
 
 
 async def test_an_agent_that_never_listens_is_joined_and_says_what_it_waits_for(cloud: Cloud, client: Client) -> None:
