@@ -348,6 +348,14 @@ async def cloud(run_dir: Path) -> AsyncIterator[Cloud]:
         yield running
 
 
+@pytest.fixture
+def agent(cloud: Cloud) -> RawAgent:
+    """The cloud's agent, which answers everything alike and keeps the heads that reached it."""
+    agent = RawAgent()
+    cloud.agent(agent)
+    return agent
+
+
 async def soon(awaited: Awaitable[T]) -> T:
     """Its result, which must come within 5 s."""
     async with asyncio.timeout(5):

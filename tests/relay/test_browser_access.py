@@ -44,13 +44,6 @@ async def cloud(run_dir: Path) -> AsyncIterator[Cloud]:
         yield running
 
 
-@pytest.fixture
-def agent(cloud: Cloud) -> RawAgent:
-    agent = RawAgent()
-    cloud.agent(agent)
-    return agent
-
-
 async def code_of(cloud: Cloud, data: bytes) -> tuple[int, str | None]:
     answer = await cloud.ask(data)
     return answer.status, answer.header("Elizacloud-Error")

@@ -115,9 +115,8 @@ async def test_an_address_that_moves_away_and_back_during_a_dial(cloud: Cloud) -
     assert tenant.got == b""
 
 
-async def test_an_address_that_moves_between_look_up_and_dial(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    tenant = Tenant()
-    cloud.agent(tenant)
+def move_after_look_up(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks an upstream up finds its address handed to another tenant before it is dialled."""
     soon_ready = Reach.soon_ready
 
     async def and_then_it_moves(self: Reach, agent_id: str) -> object:
@@ -126,6 +125,12 @@ async def test_an_address_that_moves_between_look_up_and_dial(cloud: Cloud, monk
         return found
 
     monkeypatch.setattr(Reach, "soon_ready", and_then_it_moves)
+
+
+async def test_an_address_that_moves_between_look_up_and_dial(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    tenant = Tenant()
+    cloud.agent(tenant)
+    move_after_look_up(cloud, monkeypatch)
     assert problem((await cloud.ask(request())).body) == (503, "agent_unroutable")
     assert cloud.tailscaled.dials == []
     assert tenant.got == b""
@@ -263,14 +268,7 @@ async def written_after_a_dial(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) ->
 async def written_between_look_up_and_dial(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> int:
     agent = RawAgent()
     cloud.agent(agent)
-    soon_ready = Reach.soon_ready
-
-    async def and_then_it_moves(self: Reach, agent_id: str) -> object:
-        found = await soon_ready(self, agent_id)
-        cloud.peers(("8", IP, OTHER_TAGS))
-        return found
-
-    monkeypatch.setattr(Reach, "soon_ready", and_then_it_moves)
+    move_after_look_up(cloud, monkeypatch)
     await cloud.ask(request())
     return len(agent.heads)
 

@@ -50,13 +50,6 @@ async def cloud(run_dir: Path) -> AsyncIterator[Cloud]:
         yield running
 
 
-@pytest.fixture
-def agent(cloud: Cloud) -> RawAgent:
-    agent = RawAgent()
-    cloud.agent(agent)
-    return agent
-
-
 @pytest.mark.parametrize("audience", [f"agent:{AGENT}", "agents"])
 async def test_ours_reaches_what_it_is_for(cloud: Cloud, agent: RawAgent, audience: str) -> None:
     token = ours(aud=audience)

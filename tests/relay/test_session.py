@@ -35,13 +35,6 @@ async def cloud(run_dir: Path) -> AsyncIterator[Cloud]:
         yield running
 
 
-@pytest.fixture
-def agent(cloud: Cloud) -> RawAgent:
-    agent = RawAgent()
-    cloud.agent(agent)
-    return agent
-
-
 def cookie_of(answer: Answer) -> tuple[str, dict[str, str]]:
     value, *attributes = (answer.header("Set-Cookie") or "").split("; ")
     return value, {name: value for name, _, value in (attribute.partition("=") for attribute in attributes)}

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
 
 from elizacloud.errors import Refused
-from elizacloud.model import AGENT_PORT, TAG_AGENT, agent_tag
+from elizacloud.model import AGENT_PORT, TAG_AGENT, TAG_RELAY, AgentSpec, agent_tag, new_agent_id
 from elizacloud.runtime.protocol import InstanceSpec
 from elizacloud.tailnet import dial, find_path
 from tests.contract.headscale_servers import RealMachine, RealRig, until
+from tests.contract.runtimes import labels, spec
 
 ATTEMPT_SECONDS = 5
 WITHIN_SECONDS = 20.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def relay(server: RealRig) -> AsyncIterator[RealMachine]:
+    key = await server.headscale.create_preauth_key(tags=(TAG_RELAY,), lifetime_seconds=60)
+    yield await server.join(key, "relay")
+    await server.stop_machines()
+
+
+@pytest.fixture(autouse=True)
+def _counted(server: RealRig, record_property: Callable[[str, object], None]) -> None:
+    record_property("control_server", server.name)
+
+
+def agent_on(server: RealRig, agent: AgentSpec | None = None, *, report_url: str | None = None) -> InstanceSpec:
+    of = spec(labels(agent_id=new_agent_id()))
+    return replace(of, join_url=server.server.join_url, report_url=report_url, agent=agent or AgentSpec())
 
 
 async def key_for(server: RealRig, of: InstanceSpec) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -13,11 +13,13 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from elizacloud.headscale.bootstrap import ensure_policy
-from elizacloud.model import TAG_AGENT, TAG_RELAY, AgentSpec, new_agent_id
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Instance, InstanceSpec, Phase
+from elizacloud.model import TAG_AGENT, AgentSpec
+from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Instance, Phase
 from tests.contract.headscale_servers import RealMachine, RealRig, parameters, rig_of
-from tests.contract.runtimes import ProcessRig, labels, process_rig, secrets, spec
-from tests.runtime.tailnet import WITHIN_SECONDS, address_of, ask, key_for
+from tests.contract.runtimes import ProcessRig, process_rig, secrets
+from tests.runtime.tailnet import WITHIN_SECONDS, address_of, agent_on, ask, key_for
+from tests.runtime.tailnet import _counted as _counted
+from tests.runtime.tailnet import relay as relay
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -36,28 +38,11 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[RealRig]:
         yield rig
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def relay(server: RealRig) -> AsyncIterator[RealMachine]:
-    key = await server.headscale.create_preauth_key(tags=(TAG_RELAY,), lifetime_seconds=60)
-    yield await server.join(key, "relay")
-    await server.stop_machines()
-
-
-@pytest.fixture(autouse=True)
-def _counted(server: RealRig, record_property: Callable[[str, object], None]) -> None:
-    record_property("control_server", server.name)
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def rig() -> AsyncIterator[ProcessRig]:
     async with process_rig() as made:
         await made.start()
         yield made
-
-
-def agent_on(server: RealRig, agent: AgentSpec | None = None, *, report_url: str | None = None) -> InstanceSpec:
-    of = spec(labels(agent_id=new_agent_id()))
-    return replace(of, join_url=server.server.join_url, report_url=report_url, agent=agent or AgentSpec())
 
 
 async def ended(rig: ProcessRig, ref: str) -> Instance:

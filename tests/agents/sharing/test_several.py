@@ -107,6 +107,14 @@ async def settled(world: SharedWorld, agent_id: str) -> Record:
     return record
 
 
+async def ready_agent(world: SharedWorld, one: ControlPlane) -> str:
+    """Made by the one that holds every shard."""
+    await one.until_it_holds(len(SHARED))
+    agent_id = (await one.lifecycle.operations.create(ANN, "ada", AgentSpec())).record.agent.id
+    await world.until(agent_id, State.READY, within=WITHIN)
+    return agent_id
+
+
 @stopped_at("create_preauth_key", "create", "start", "expire_preauth_key", "get_node")
 async def test_stopped_while_creating(
     world: SharedWorld, start: Callable[..., object], call: str, after: bool, blind: bool
@@ -127,9 +135,7 @@ async def test_stopped_while_deleting(
 ) -> None:
     stop = Stop(call, after=after)
     one: ControlPlane = await start(stop, blind=blind)  # type: ignore[misc]
-    await one.until_it_holds(len(SHARED))
-    agent_id = (await one.lifecycle.operations.create(ANN, "ada", AgentSpec())).record.agent.id
-    await world.until(agent_id, State.READY, within=WITHIN)
+    agent_id = await ready_agent(world, one)
     await one.lifecycle.operations.delete(agent_id, ANN)
     await taken_over(world, start, stop)
     await world.until(agent_id, State.GONE, within=WITHIN)
@@ -145,9 +151,7 @@ async def test_stopped_while_pausing(
     """What a late pause froze is found, since the agent is to run."""
     stop = Stop(call, after=after)
     one: ControlPlane = await start(stop, blind=blind)  # type: ignore[misc]
-    await one.until_it_holds(len(SHARED))
-    agent_id = (await one.lifecycle.operations.create(ANN, "ada", AgentSpec())).record.agent.id
-    await world.until(agent_id, State.READY, within=WITHIN)
+    agent_id = await ready_agent(world, one)
     await one.lifecycle.operations.pause(agent_id, ANN)
     if call == "resume":
         await world.until(agent_id, State.PAUSED, within=WITHIN)

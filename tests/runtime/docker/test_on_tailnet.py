@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from elizacloud.headscale.bootstrap import ensure_policy
-from elizacloud.model import TAG_AGENT, TAG_RELAY, AgentSpec, new_agent_id
+from elizacloud.model import TAG_AGENT, AgentSpec
 from elizacloud.runtime.docker.building import wrap
 from elizacloud.runtime.docker.labels import Role, name_of
 from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, Instance, InstanceSpec, Phase
 from tests.contract.docker_runtime import DockerRig, docker_rig
 from tests.contract.headscale_servers import RealMachine, RealRig, parameters, rig_of
-from tests.contract.runtimes import labels, secrets, spec
+from tests.contract.runtimes import secrets
 from tests.docker_engine import AGENT_IMAGE, DockerEngine
-from tests.runtime.tailnet import WITHIN_SECONDS, address_of, ask, key_for
+from tests.runtime.tailnet import WITHIN_SECONDS, address_of, agent_on, ask, key_for
+from tests.runtime.tailnet import _counted as _counted
+from tests.runtime.tailnet import relay as relay
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,27 +48,10 @@ async def server(request: pytest.FixtureRequest, gateway: str) -> AsyncIterator[
         yield rig
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def relay(server: RealRig) -> AsyncIterator[RealMachine]:
-    key = await server.headscale.create_preauth_key(tags=(TAG_RELAY,), lifetime_seconds=60)
-    yield await server.join(key, "relay")
-    await server.stop_machines()
-
-
-@pytest.fixture(autouse=True)
-def _counted(server: RealRig, record_property: Callable[[str, object], None]) -> None:
-    record_property("control_server", server.name)
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def rig(docker_engine: DockerEngine) -> AsyncIterator[DockerRig]:
     async with docker_rig(docker_engine) as made:
         yield made
-
-
-def agent_on(server: RealRig, agent: AgentSpec | None = None, *, report_url: str | None = None) -> InstanceSpec:
-    of = spec(labels(agent_id=new_agent_id()))
-    return replace(of, join_url=server.server.join_url, report_url=report_url, agent=agent or AgentSpec())
 
 
 async def started(server: RealRig, rig: DockerRig, of: InstanceSpec) -> str:
