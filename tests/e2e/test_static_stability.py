@@ -175,7 +175,10 @@ class Postgresql:
         await until(lambda: _is_dead(pid))
 
     def start(self) -> None:
-        self._module.postgres_server.PostgresServer._instances.clear()
+        # The dead one's locks would count, and no new one start, for as long as nobody has reaped its process.
+        for lock in (self.data / "postmaster.pid", *self.data.glob(".s.PGSQL.*.lock")):
+            lock.unlink()
+        self._module.postgres_server.PostgresServer._instances.pop(self.data)  # and not those of other tests
         self._server = self._module.get_server(self.data, cleanup_mode="stop")
         assert self._server.get_uri() == self.url
 
