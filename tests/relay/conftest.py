@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.model import Scope, agent_tag, utc_now
 from elizacloud.relay.access_log import AccessLog
-from elizacloud.relay.dial import LocalApiDialer
+from elizacloud.relay.dialling.dial import LocalApiDialer
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.hub import Hub
 from elizacloud.relay.metrics import Metrics

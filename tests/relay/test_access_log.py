@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from elizacloud.relay.access_log import AccessLog, logged_path, write_lines
-from elizacloud.relay.cors import Cors
 from elizacloud.relay.edge import Edge
-from elizacloud.relay.forwarded import Proxies
+from elizacloud.relay.headers.cors import Cors
+from elizacloud.relay.headers.forwarded import Proxies
 from elizacloud.relay.http1.head import RequestHead
 from tests.relay.conftest import (
     AGENT,

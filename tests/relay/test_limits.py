@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from elizacloud.errors import TooMany
-from elizacloud.relay.cors import Cors
 from elizacloud.relay.edge import Edge, Request
-from elizacloud.relay.forwarded import Peer, Proxies
+from elizacloud.relay.headers.cors import Cors
+from elizacloud.relay.headers.forwarded import Peer, Proxies
 from elizacloud.relay.http1.head import RequestHead
 from elizacloud.relay.limits import Limits, LimitSettings
 from tests.relay.conftest import (

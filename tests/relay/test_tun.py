@@ -22,7 +22,7 @@ from elizacloud.errors import Refused, TailnetUnavailable, Unavailable
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.headscale.remembered import Binary, Kind
 from elizacloud.model import AGENT_PORT, TAG_AGENT, TAG_RELAY, agent_tag, new_agent_id
-from elizacloud.relay.dial import TcpDialer
+from elizacloud.relay.dialling.dial import TcpDialer
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.reach import Reach, Unroutable
 from elizacloud.relay.upstream import UpstreamConnection

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from elizacloud.relay.hygiene import ERROR_HEADER
+from elizacloud.relay.headers.hygiene import ERROR_HEADER
 from tests.relay.conftest import (
     AGENT,
     BOUND_TOKEN,

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from elizacloud.relay.dial import AgentDialer, LocalApiDialer, TcpDialer
-from elizacloud.relay.redial import Redialer
+from elizacloud.relay.dialling.dial import AgentDialer, LocalApiDialer, TcpDialer
+from elizacloud.relay.dialling.redial import Redialer
 from elizacloud.settings import Settings
 from elizacloud.tailnet import blackhole, tunnel
 from elizacloud.tailnet.netmap import Netmap

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from elizacloud.relay import hygiene, query, redirect, subprotocols
-from elizacloud.relay.access import Access
-from elizacloud.relay.assertion import Assertions
+from elizacloud.relay.callers import query, subprotocols
+from elizacloud.relay.callers.access import Access
+from elizacloud.relay.callers.assertion import Assertions
+from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import PATH_PREFIX, ToAgent
+from elizacloud.relay.headers import hygiene, redirect
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, RequestHead, kept_with_head, value_of
 from elizacloud.relay.limits import Limits
-from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import AgentPool, Reach
 from elizacloud.relay.throttle import Flow, Throttle
 from elizacloud.relay.upstream import UpstreamConnection

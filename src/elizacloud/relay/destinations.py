@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from elizacloud.errors import Unauthenticated
-from elizacloud.relay import subprotocols
-from elizacloud.relay.access import Ticket
+from elizacloud.relay.callers import subprotocols
+from elizacloud.relay.callers.access import Ticket
+from elizacloud.relay.callers.session import Sessions
+from elizacloud.relay.callers.ticketed import ByTicket
+from elizacloud.relay.callers.tickets import Tickets
 from elizacloud.relay.destination import Destination, ToAgentDestination, ToAgents, ToApiDestination
+from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import Fronts, ToAgent, ToOwn
 from elizacloud.relay.own import ToOwnDestination
-from elizacloud.relay.pool import Pool
-from elizacloud.relay.session import Sessions
-from elizacloud.relay.ticketed import ByTicket
-from elizacloud.relay.tickets import Tickets
 
 
 class Destinations:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from time import perf_counter
 
 from elizacloud.relay.answers import OwnAnswer
-from elizacloud.relay.caller import Caller
-from elizacloud.relay.cors import Cors
-from elizacloud.relay.forwarded import Peer, Proxies, host_line
+from elizacloud.relay.callers.caller import Caller
+from elizacloud.relay.headers.cors import Cors
+from elizacloud.relay.headers.forwarded import Peer, Proxies, host_line
+from elizacloud.relay.headers.trace import TRACE_FIELDS, new_trace, trace_of
 from elizacloud.relay.http1.head import Field, RequestHead, kept_with_head
-from elizacloud.relay.trace import TRACE_FIELDS, new_trace, trace_of
 
 _UNREAD = RequestHead(b"", b"", 1, [], b"")
 

@@ -16,12 +16,12 @@ from time import perf_counter
 from typing import Protocol
 
 from elizacloud.errors import Error
-from elizacloud.relay import hygiene
 from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.answers import Answer, OwnAnswer, answer_to
 from elizacloud.relay.client import Client
 from elizacloud.relay.destination import Destination, is_event_stream
 from elizacloud.relay.edge import Request
+from elizacloud.relay.headers import hygiene
 from elizacloud.relay.http1.body import LAST_CHUNK, chunk, chunk_parts
 from elizacloud.relay.http1.framing import Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head

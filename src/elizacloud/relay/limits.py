@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from elizacloud.errors import TooMany
 from elizacloud.relay.edge import Request
-from elizacloud.relay.forwarded import Peer
+from elizacloud.relay.headers.forwarded import Peer
 
 _RATE_WINDOW_SECONDS = 2
 """A bucket holds what its rate allows in this time, so that a page may load at once."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from elizacloud.relay.answers import Answered
+from elizacloud.relay.callers.session import Sessions
 from elizacloud.relay.destination import Uncounted
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import ToOwn
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, RequestHead
-from elizacloud.relay.session import Sessions
 from elizacloud.relay.upstream import UpstreamConnection
 
 

@@ -16,11 +16,11 @@ import structlog
 
 from elizacloud import states
 from elizacloud.errors import Error, NotFound, TailnetUnavailable, Unavailable
-from elizacloud.relay.dial import AgentDialer
+from elizacloud.relay.dialling.dial import AgentDialer
+from elizacloud.relay.dialling.pool import Pool
+from elizacloud.relay.dialling.shared_dials import SharedDials
 from elizacloud.relay.front import PATH_PREFIX
 from elizacloud.relay.metrics import Metrics
-from elizacloud.relay.pool import Pool
-from elizacloud.relay.shared_dials import SharedDials
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.tailnet.identity import mismatch
 from elizacloud.tailnet.netmap import Netmap, Peer, PeerChange

@@ -12,13 +12,13 @@ from typing import cast
 
 from elizacloud.errors import Error
 from elizacloud.relay.answers import Answer, OwnAnswer, answer_to, answer_to_bad
-from elizacloud.relay.caller import Credential
+from elizacloud.relay.callers.caller import Credential
 from elizacloud.relay.client_state import State
 from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.destinations import Destinations
 from elizacloud.relay.edge import Edge, Request
 from elizacloud.relay.exchange import Exchange, Surroundings
-from elizacloud.relay.forwarded import Peer
+from elizacloud.relay.headers.forwarded import Peer
 from elizacloud.relay.http1.framing import Kind, request_framing, request_keeps_alive
 from elizacloud.relay.http1.head import (
     BadMessage,

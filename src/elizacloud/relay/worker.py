@@ -19,29 +19,29 @@ import structlog
 from elizacloud.model import TAG_AGENT
 from elizacloud.relay import probe as probing
 from elizacloud.relay.accepting import Acceptor
-from elizacloud.relay.access import Access
 from elizacloud.relay.access_log import AccessLog
-from elizacloud.relay.assertion import Assertions
-from elizacloud.relay.cors import Cors
+from elizacloud.relay.callers.access import Access
+from elizacloud.relay.callers.assertion import Assertions
+from elizacloud.relay.callers.origins import Origins
+from elizacloud.relay.callers.session import Sessions
+from elizacloud.relay.callers.tickets import Tickets
 from elizacloud.relay.destination import ToAgents
 from elizacloud.relay.destinations import Destinations
-from elizacloud.relay.dial import AgentDialer, UnixDialer
+from elizacloud.relay.dialling.dial import AgentDialer, UnixDialer
+from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.edge import Edge
 from elizacloud.relay.exchange import Surroundings
-from elizacloud.relay.forwarded import Proxies
 from elizacloud.relay.front import Fronts
+from elizacloud.relay.headers.cors import Cors
+from elizacloud.relay.headers.forwarded import Proxies
 from elizacloud.relay.limits import Limits, LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.link.messages import Activity
 from elizacloud.relay.metrics import Metrics, State
-from elizacloud.relay.origins import Origins
-from elizacloud.relay.pool import Pool
 from elizacloud.relay.reach import Reach
 from elizacloud.relay.server import ClientConnection
 from elizacloud.relay.server_settings import ServerSettings
-from elizacloud.relay.session import Sessions
 from elizacloud.relay.throttle import Throttle
-from elizacloud.relay.tickets import Tickets
 from elizacloud.relay.tls import ServerCertificate
 from elizacloud.relay.turns import Turns
 from elizacloud.tailnet.netmap import Netmap, PeerChange

@@ -9,7 +9,7 @@ import pytest
 
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.model import utc_now
-from elizacloud.relay.session import next_on_this_host
+from elizacloud.relay.callers.session import next_on_this_host
 from tests.relay.browsers import (
     COOKIE,
     HOST,

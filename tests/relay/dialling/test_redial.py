@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from elizacloud.errors import Refused
-from elizacloud.relay.redial import MOST_DIALS, Redialer
+from elizacloud.relay.dialling.redial import MOST_DIALS, Redialer
 from tests.relay.conftest import soon, until
 
 

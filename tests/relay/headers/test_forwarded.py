@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from elizacloud.errors import Misconfigured
-from elizacloud.relay.forwarded import Proxies
+from elizacloud.relay.headers.forwarded import Proxies
 from elizacloud.relay.http1.head import RequestHead
 from elizacloud.settings import load_settings
 from tests.relay.conftest import Cloud, RawAgent, request
-from tests.relay.test_hygiene import fields
+from tests.relay.headers.test_hygiene import fields
 
 PROXIES = Proxies(["10.0.0.0/8", "2001:db8::1/128"])
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from elizacloud.relay.caching import cache_control_line, is_for_shared_caches
+from elizacloud.relay.headers.caching import cache_control_line, is_for_shared_caches
 from elizacloud.relay.http1.framing import Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead, kept_with_head, tokens
 

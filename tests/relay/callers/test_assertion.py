@@ -8,8 +8,8 @@ import pytest
 
 from elizacloud.auth import jose
 from elizacloud.auth.jwt import ASSERTION_TYP
-from elizacloud.relay.assertion import Assertions
-from elizacloud.relay.caller import Caller, Credential, Kind
+from elizacloud.relay.callers.assertion import Assertions
+from elizacloud.relay.callers.caller import Caller, Credential, Kind
 from elizacloud.upstreams import AssertionKey, KnownIssuer, UpstreamTable
 from tests.relay.browsers import COOKIE, SWITCHED, TICKET, UPGRADE, by_host, signed_in, ticket_for
 from tests.relay.conftest import AGENT, OTHER_AGENT, OWNER, TOKEN, TOKENS, Cloud, RawAgent, request

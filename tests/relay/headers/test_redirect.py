@@ -2,7 +2,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from elizacloud.relay.redirect import Front, location
+from elizacloud.relay.headers.redirect import Front, location
 
 PREFIX = "/api/relay/kagent"
 BY_PATH = Front(b"100.64.0.7:2138", (b"cloud.test:8443", b"app.test"), PREFIX.encode(), b"/a/b?x=1")

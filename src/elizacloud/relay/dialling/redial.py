@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 
-from elizacloud.relay.dial import AgentDialer
+from elizacloud.relay.dialling.dial import AgentDialer
 from elizacloud.relay.upstream import UpstreamConnection
 
 AGAIN_SECONDS = 0.5

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from elizacloud.auth.jose import Signer
 from elizacloud.auth.jwt import ASSERTION_TYP, audience_of
-from elizacloud.relay.caller import Caller
+from elizacloud.relay.callers.caller import Caller
 from elizacloud.upstreams import AssertionKey, UpstreamTable
 
 LIFETIME_SECONDS = 60

@@ -3,7 +3,7 @@
 import pytest
 
 from elizacloud.errors import Unauthenticated
-from elizacloud.relay import subprotocols
+from elizacloud.relay.callers import subprotocols
 from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead
 
 NAME = b"Sec-WebSocket-Protocol"

@@ -21,7 +21,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from elizacloud.errors import Unauthenticated
-from elizacloud.relay import query, subprotocols
+from elizacloud.relay.callers import query, subprotocols
 from elizacloud.relay.front import ToAgent
 from elizacloud.relay.http1.head import RequestHead, kept_with_head
 

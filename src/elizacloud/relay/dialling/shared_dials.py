@@ -10,7 +10,7 @@ import copy
 from collections import deque
 
 from elizacloud.errors import Error
-from elizacloud.relay.pool import Pool
+from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.upstream import UpstreamConnection
 
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from elizacloud.relay import query
-from elizacloud.relay.credentials import claimed_issuer, looks_ours
+from elizacloud.relay.callers import query
+from elizacloud.relay.callers.credentials import claimed_issuer, looks_ours
 
 TOKEN = "ec_Abc123_secretSECRET"
 SESSION = "ecs_Abc123_secretSECRET"

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.errors import TooMany, Unauthenticated
-from elizacloud.relay.credentials import looks_like_ticket
+from elizacloud.relay.callers.credentials import looks_like_ticket
 from elizacloud.upstreams import Redemption, UpstreamTable
 
 _MOST_AT_A_TIME = 256

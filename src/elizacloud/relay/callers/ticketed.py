@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from elizacloud.relay.access import Ticket
+from elizacloud.relay.callers.access import Ticket
+from elizacloud.relay.callers.tickets import Tickets
 from elizacloud.relay.destination import ToAgentDestination, ToAgents
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import ToAgent
-from elizacloud.relay.tickets import Tickets
 from elizacloud.relay.upstream import UpstreamConnection
 
 

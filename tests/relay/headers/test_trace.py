@@ -1,8 +1,8 @@
 import pytest
 
-from elizacloud.relay.trace import trace_of
+from elizacloud.relay.headers.trace import trace_of
 from tests.relay.conftest import Cloud, RawAgent, request
-from tests.relay.test_hygiene import fields
+from tests.relay.headers.test_hygiene import fields
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 

@@ -6,13 +6,13 @@ import pytest
 
 from elizacloud.errors import NotFound, Unauthenticated, Unavailable
 from elizacloud.model import utc_now
-from elizacloud.relay.access import Access
-from elizacloud.relay.cors import Cors
+from elizacloud.relay.callers.access import Access
+from elizacloud.relay.callers.origins import Origins
 from elizacloud.relay.edge import Edge, Request
-from elizacloud.relay.forwarded import Peer, Proxies
 from elizacloud.relay.front import ToAgent
+from elizacloud.relay.headers.cors import Cors
+from elizacloud.relay.headers.forwarded import Peer, Proxies
 from elizacloud.relay.http1.head import RequestHead
-from elizacloud.relay.origins import Origins
 from elizacloud.upstreams import Change, Snapshot, UpstreamTable
 from tests.relay.conftest import AGENT, TOKEN, TOKENS, asleep, upstream
 

@@ -14,15 +14,15 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from elizacloud.errors import Error, Forbidden, NotFound, Unauthenticated, Unavailable
 from elizacloud.model import utc_now
-from elizacloud.relay import query
 from elizacloud.relay.answers import Answer, Answered
-from elizacloud.relay.credentials import COOKIE, carried_by, cookie_of
+from elizacloud.relay.callers import query
+from elizacloud.relay.callers.credentials import COOKIE, carried_by, cookie_of
+from elizacloud.relay.callers.origins import Origins
+from elizacloud.relay.callers.pages import Page, sign_in_page
+from elizacloud.relay.callers.tickets import Tickets
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import ToAgent, ToOwn
 from elizacloud.relay.http1.head import value_of
-from elizacloud.relay.origins import Origins
-from elizacloud.relay.pages import Page, sign_in_page
-from elizacloud.relay.tickets import Tickets
 
 _ATTRIBUTES = "Secure; HttpOnly; Path=/; SameSite=None; Partitioned"
 _PATH_END = re.compile("[?#]")

@@ -15,7 +15,7 @@ import pytest
 from elizacloud.auth import jose
 from elizacloud.model import utc_now
 from elizacloud.relay.access_log import AccessLog
-from elizacloud.relay.dial import LocalApiDialer
+from elizacloud.relay.dialling.dial import LocalApiDialer
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.worker import Worker, WorkerSettings

@@ -15,9 +15,9 @@ from elizacloud.auth.jwt import UnknownKey, Verifier, looks_like_jwt
 from elizacloud.auth.tokens import parse_bearer, token_sha256
 from elizacloud.errors import NotFound, Unauthenticated, Unavailable
 from elizacloud.model import Principal, Scope, TokenKind, utc_now
-from elizacloud.relay import query
-from elizacloud.relay.caller import Caller, Credential, Kind
-from elizacloud.relay.credentials import (
+from elizacloud.relay.callers import query
+from elizacloud.relay.callers.caller import Caller, Credential, Kind
+from elizacloud.relay.callers.credentials import (
     Carried,
     Shown,
     Source,
@@ -27,10 +27,10 @@ from elizacloud.relay.credentials import (
     misplaced,
     shown,
 )
+from elizacloud.relay.callers.origins import Origins
 from elizacloud.relay.edge import Request
 from elizacloud.relay.front import ToAgent
 from elizacloud.relay.http1.head import value_of
-from elizacloud.relay.origins import Origins
 from elizacloud.upstreams import KnownToken, Redemption, UpstreamTable
 
 _OWNERS = frozenset({Scope.OWNER, Scope.SERVICE})

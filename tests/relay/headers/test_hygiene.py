@@ -1,6 +1,6 @@
 import pytest
 
-from elizacloud.relay import hygiene
+from elizacloud.relay.headers import hygiene
 from elizacloud.relay.http1.framing import CHUNKED, NO_BODY, Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead
 

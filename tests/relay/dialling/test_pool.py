@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from elizacloud.relay.pool import Pool
+from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.upstream import UpstreamConnection
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from elizacloud.relay.caching import cache_control_line
+from elizacloud.relay.headers.caching import cache_control_line
 
 
 @pytest.mark.parametrize(

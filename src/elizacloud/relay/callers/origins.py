@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from elizacloud.errors import Forbidden
-from elizacloud.relay.cors import ALLOW_CREDENTIALS
 from elizacloud.relay.edge import Request
+from elizacloud.relay.headers.cors import ALLOW_CREDENTIALS
 from elizacloud.relay.http1.head import value_of
 
 _BY_ITSELF = (None, b"same-origin", b"none")
