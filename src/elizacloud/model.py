@@ -162,6 +162,8 @@ class Run:
     ready_at: datetime | None = None
     ended_at: datetime | None = None
     end_reason: str | None = None
+    busy_until: datetime | None = None
+    """Until then its container said that it works and must not be paused; written by that call alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ from elizacloud.store import Record
 
 REKEY = "rekey"
 REKEY_GAP_SECONDS = 30.0
+BUSY_GAP_SECONDS = 2.0
+"""What moves the end of its work by less is not worth a write."""
 REPORT_GAP_SECONDS = 5.0
 """A report that differs from the record costs Headscale a call; so often at most."""
 _ALIVE = frozenset({State.STARTED, State.JOINED, State.READY})
@@ -101,10 +103,11 @@ class Containers:
             raise Invalid(
                 f"cannot be busy for {seconds} seconds: give 0 to {BUSY_MAX_SECONDS:.0f}", code="invalid_lease"
             )
-        until = self._parts.now() + timedelta(seconds=seconds)
-        self._parts.busy_until[agent_id] = until
-        if self._others is not None:
-            self._others.busy(agent_id, until)
+        assert record is not None
+        assert record.run is not None
+        until, before = self._parts.now() + timedelta(seconds=seconds), record.run.busy_until
+        if before is None or abs((until - before).total_seconds()) >= BUSY_GAP_SECONDS:
+            await self._parts.store.agents.busy(record.run, until)
         return until
 
     async def _load(self, agent_id: str) -> Record | None:

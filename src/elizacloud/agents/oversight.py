@@ -12,6 +12,9 @@ from elizacloud.agents.reconcile.diff import Finding
 from elizacloud.agents.reconcile.guards import Verdict
 from elizacloud.agents.reconcile.observe import Outside, ours
 from elizacloud.agents.reconcile.sweep import Sweeper
+from elizacloud.agents.sharing.elsewhere import Elsewhere
+from elizacloud.agents.sharing.hold import Holds
+from elizacloud.agents.steps.resting import why_of
 from elizacloud.errors import Error, NotFound
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import Generation
@@ -32,7 +35,7 @@ class Looked(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """`findings` are those of the last sweep; `due` is the step that comes next, if any."""
+    """`findings` are those of the last sweep; `why` says why it runs or rests; `due` is the step that comes next, if any."""
 
     record: Record
     generations: Sequence[Generation]
@@ -40,18 +43,24 @@ class Explained:
     volumes: Looked[Volume]
     nodes: Looked[Node]
     keys: Looked[PreAuthKey]
-    findings: tuple[Finding, ...]
+    findings: Looked[Finding]
     message: str
+    why: str
     due: Due | None
 
 
 class Oversight:
-    def __init__(self, parts: Parts, sweeper: Sweeper) -> None:
+    def __init__(self, parts: Parts, sweeper: Sweeper, holds: Holds, elsewhere: Elsewhere | None) -> None:
+        """`elsewhere` is None when no other control plane can be."""
         self._parts = parts
         self._sweeper = sweeper
+        self._holds = holds
+        self._elsewhere = elsewhere
 
     async def sweep(self, *, dry_run: bool, accept: bool) -> Verdict:
-        """As Sweeper.sweep."""
+        """As Sweeper.sweep, by whichever control plane leads: it alone knows what was there in the sweep before."""
+        if self._elsewhere is not None and self._holds.lead() is None:
+            return await self._elsewhere.sweep(dry_run=dry_run, accept=accept)
         return await self._sweeper.sweep(dry_run=dry_run, accept=accept)
 
     async def explain(self, agent_id: str) -> Explained:
@@ -81,10 +90,16 @@ class Oversight:
             Looked(mine.volumes, volumes.error),
             Looked(mine.nodes, nodes.error),
             Looked(mine.keys, keys.error),
-            tuple(finding for finding in self._sweeper.findings if finding.agent_id == agent_id),
+            await _looked(self._found(agent_id)),
             message(agent),
+            await why_of(self._parts, record),
             None if agent.state is State.GONE else next_step(agent.state, agent.wanted),
         )
+
+    async def _found(self, agent_id: str) -> Sequence[Finding]:
+        if self._elsewhere is not None and self._holds.lead() is None:
+            return await self._elsewhere.findings(agent_id)
+        return [finding for finding in self._sweeper.findings if finding.agent_id == agent_id]
 
 
 async def _looked(look: Awaitable[Sequence[T]]) -> Looked[T]:

@@ -130,11 +130,13 @@ class InHeadscale(Wire):
 
 class Explanation(Wire):
     agent: Agent
+    why: str = Field(description="Why it runs, or rests; empty for one that is on its way.")
     next_step: str | None = Field(description="What is done next; null when it is where its owner wants it.")
     store: InStore
     runtime: InRuntime
     headscale: InHeadscale
     findings: list[Finding] = Field(description="What the last sweep found about it.")
+    findings_error: str | None = Field(description="Why that is not known; null when it is.")
 
 
 @router.post("/sweep", response_model=Swept)
@@ -168,6 +170,7 @@ def explanation_of(explained: Explained) -> Explanation:
     run = explained.record.run
     return Explanation(
         agent=agent_of(explained.record),
+        why=explained.why,
         next_step=None if explained.due is None else explained.due.step.value,
         store=InStore(
             generations=[
@@ -226,5 +229,6 @@ def explanation_of(explained: Explained) -> Explanation:
             ],
             keys=[KeyFacts(key_id=one.id, used=one.used, expires_at=one.expires_at) for one in explained.keys.found],
         ),
-        findings=[Finding(**_fields(found)) for found in explained.findings],
+        findings=[Finding(**_fields(found)) for found in explained.findings.found],
+        findings_error=explained.findings.error or None,
     )

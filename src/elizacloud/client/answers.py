@@ -73,6 +73,17 @@ class AgentEvent(Answer):
     seconds: float | None = None
 
 
+class AgentStats(Answer):
+    """What an agent uses, its tailscaled included. Bytes of its network are None where it is not parted from the host's."""
+
+    at: datetime
+    cpu_seconds: float
+    memory_bytes: int
+    memory_limit_bytes: int | None = None
+    received_bytes: int | None = None
+    sent_bytes: int | None = None
+
+
 class Token(Answer):
     """An API token as it is listed: never its value."""
 
@@ -203,3 +214,4 @@ class Explanation(Answer):
     runtime: InRuntime = Field(default_factory=InRuntime)
     headscale: InHeadscale = Field(default_factory=InHeadscale)
     findings: tuple[Finding, ...] = ()
+    findings_error: str | None = None

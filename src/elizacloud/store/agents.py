@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from elizacloud.cipher import Cipher
 from elizacloud.errors import Conflict, Invalid, NotFound
 from elizacloud.model import Agent, AgentSpec, Event, Generation, Run, is_agent_id
-from elizacloud.states import State, check_move
+from elizacloud.states import State, Wanted, check_move
 from elizacloud.store import rows, tables
 from elizacloud.store.bell import Bell
 from elizacloud.store.database import Database, upsert
@@ -105,11 +105,24 @@ class Agents:
         everything = sa.select(_AGENTS).where(tables.LISTED)
         return await self._all(everything, lambda row: rows.agent_from_row(row, self._cipher))
 
+    async def has_others(self, owner_id: str) -> bool:
+        """Whether any other owner has an agent that a runtime of ours runs."""
+        other = sa.select(_AGENTS.c.id).where(tables.LISTED, _AGENTS.c.owner_id != owner_id, ~_AGENTS.c.external)
+        async with self._database.read() as connection:
+            return await connection.scalar(other.limit(1)) is not None
+
     async def count_by_state(self) -> dict[State, int]:
         """How many agents are in each state, but those that are gone; states without one are left out."""
         query = sa.select(_AGENTS.c.state, sa.func.count()).where(tables.LISTED).group_by(_AGENTS.c.state)
         async with self._database.read() as connection:
             return {State(state): count for state, count in await connection.execute(query)}
+
+    async def count_by_wanted(self, owner_id: str) -> dict[Wanted, int]:
+        """How many of the owner's agents are wanted how, without those that are gone."""
+        query = sa.select(_AGENTS.c.wanted, sa.func.count()).where(_AGENTS.c.owner_id == owner_id, tables.LISTED)
+        async with self._database.read() as connection:
+            found = await connection.execute(query.group_by(_AGENTS.c.wanted))
+            return {Wanted(wanted): count for wanted, count in found}
 
     async def gone(self, ids: Collection[str]) -> set[str]:
         """Those of these agents that are gone; of one that was never there, or was forgotten, nothing is known."""
@@ -191,6 +204,12 @@ class Agents:
             row = (await connection.execute(query)).mappings().one_or_none()
         return None if row is None else rows.run_from_row(row, self._cipher)
 
+    async def busy(self, run: Run, until: datetime) -> None:
+        """Its container works until then. Whoever wants to pause it reads that, wherever the call came in."""
+        key = (_RUNS.c.agent_id == run.agent_id, _RUNS.c.generation == run.generation, _RUNS.c.number == run.number)
+        async with self._database.write() as connection:
+            await connection.execute(sa.update(_RUNS).where(*key).values(busy_until=until))
+
     async def record(self, agent_id: str) -> Record:
         """The agent with its current generation and run, read at one moment. NotFound when there is none."""
         found = await self._records(_AGENTS.c.id == agent_id)
@@ -198,9 +217,10 @@ class Agents:
             raise _not_found(agent_id)
         return found[0]
 
-    async def records(self) -> Sequence[Record]:
-        """All agents but those that are gone, each with its current generation and run, read at one moment."""
-        return await self._records(tables.LISTED)
+    async def records(self, ids: Collection[str] | None = None) -> Sequence[Record]:
+        """All agents but those that are gone, or those of them with one of these ids, each with its current generation and
+        run, read at one moment."""
+        return await self._records(tables.LISTED if ids is None else tables.LISTED & _AGENTS.c.id.in_(ids))
 
     async def _records(self, condition: sa.ColumnElement[bool]) -> Sequence[Record]:
         current_generation = (_GENERATIONS.c.agent_id == _AGENTS.c.id) & (_GENERATIONS.c.number == _AGENTS.c.generation)

@@ -124,6 +124,7 @@ def generation_from_row(row: Row) -> Generation:
 
 
 def run_to_row(run: Run, cipher: Cipher) -> dict[str, Any]:
+    """All but `busy_until`, which its container may have moved since the run was read."""
     token = run.agent_token
     return {
         "agent_id": run.agent_id,

@@ -54,7 +54,7 @@ class Store:
         self.installation = Installation(database, cipher, clock)
         self.pruning = Pruning(database, clock)
         self.leases = Leases(database)
-        self.hints = Hints(database)
+        self.hints = Hints(database, cipher)
         self._database = database
         self._bell = bell
         self._listener: asyncio.Task[None] | None = None

@@ -75,7 +75,7 @@ counters = sa.Table(
     sa.Column("value", sa.BigInteger, nullable=False),
 )
 
-owners = sa.Table("owners", metadata, _id(), _time("created_at"))
+owners = sa.Table("owners", metadata, _id(), _time("created_at"), _json("idle_policy"))
 
 cells = sa.Table("cells", metadata, _id(), sa.Column("name", sa.Text, nullable=False, unique=True))
 
@@ -150,6 +150,7 @@ runs = sa.Table(
     _time("ready_at", nullable=True),
     _time("ended_at", nullable=True),
     _text("end_reason", nullable=True),
+    _time("busy_until", nullable=True),
     sa.ForeignKeyConstraint(["agent_id", "generation"], ["generations.agent_id", "generations.number"]),
 )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
 from random import Random
 
 import structlog
@@ -23,6 +22,10 @@ from elizacloud.states import State
 from elizacloud.store.hints import Hint
 
 POLL_SECONDS = 5.0
+UNTIDY_GAP_SECONDS = 1.0
+"""So often at most the leader is told that something may have been left outside."""
+USES_GAP_SECONDS = 2.0
+USES_IN_A_HINT = 200
 _WISHES = frozenset({"create", "change", "start", "pause", "stop", "restart", "wake", "delete", "rekey"})
 """What events call that which is written by whoever is asked, and done by whoever drives the agent."""
 
@@ -42,6 +45,8 @@ class Follower:
         self._random = random
         self._after: int | None = None
         self._withdrawals: asyncio.Queue[Hint] = asyncio.Queue()
+        self._in_use: dict[str, None] = {}
+        """Agents that others drive and that were used here since that was last told."""
         parts.store.hints.listen(self._hear)
 
     async def begin(self) -> None:
@@ -53,6 +58,8 @@ class Follower:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._relays.run(), name="tell other control planes")
             tasks.create_task(self._follow(), name="follow other control planes")
+            tasks.create_task(self._pass_on_uses(), name="tell who uses agents of other control planes")
+            tasks.create_task(self._pass_on_untidy(), name="ask the leader to sweep soon")
             while True:
                 asked = await self._withdrawals.get()
                 tasks.create_task(self._withdraw(asked), name=f"withdraw {asked['agent']} for another")
@@ -64,29 +71,50 @@ class Follower:
         else:
             self._relays.say("suspect", agent=agent_id)
 
-    def busy(self, agent_id: str, until: datetime) -> None:
-        """Its container said here that it works; whoever drives it has to know."""
-        if self._holds.of(agent_id) is None:
-            self._relays.say("busy", agent=agent_id, until=until.isoformat())
-
     def reported(self, agent_id: str) -> None:
         """Its container said here that it joined."""
         if self._holds.of(agent_id) is None:
             self._relays.say("reported", agent=agent_id)
 
+    def used(self, agent_id: str) -> None:
+        """Our relays do something for it: whoever drives it must not think that nobody does."""
+        if self._holds.of(agent_id) is None:
+            self._in_use[agent_id] = None
+
     def _hear(self, hint: Hint) -> None:
-        if hint.get("from") == self._relays.me or not isinstance(agent_id := hint.get("agent"), str):
+        if hint.get("from") == self._relays.me:
             return
+        agent_id = str(hint.get("agent"))
         match hint.get("kind"):
             case "withdraw":
                 self._withdrawals.put_nowait(hint)
             case "suspect":
                 self._wake(agent_id, suspected=True)
-            case "busy":
-                self._parts.busy_until[agent_id] = datetime.fromisoformat(str(hint["until"]))
             case "reported":
                 self._parts.lookout.reported(agent_id)
                 self._wake(agent_id)
+            case "untidy":
+                self._parts.untidy.set()
+            case "used":
+                for used in hint["agents"]:
+                    self._parts.uses.note(str(used))
+
+    async def _pass_on_untidy(self) -> None:
+        """What a step left outside here is for the leader's next sweep, which then comes soon. A new leader sweeps at once."""
+        untidy = self._parts.untidy
+        while True:
+            await untidy.wait()
+            if self._holds.lead() is None:
+                untidy.clear()
+                self._relays.say("untidy")
+            await asyncio.sleep(UNTIDY_GAP_SECONDS)
+
+    async def _pass_on_uses(self) -> None:
+        while True:
+            await asyncio.sleep(USES_GAP_SECONDS)
+            agent_ids, self._in_use = list(self._in_use), {}
+            for at in range(0, len(agent_ids), USES_IN_A_HINT):
+                self._relays.say("used", agents=agent_ids[at : at + USES_IN_A_HINT])
 
     async def _follow(self) -> None:
         failures = 0

@@ -17,7 +17,7 @@ import structlog
 
 from elizacloud.errors import Error
 from elizacloud.store.hints import Hint, Hints
-from elizacloud.upstreams import AssertionKey, KnownAgent, KnownIssuer, KnownToken, Probe, Relays, Upstream
+from elizacloud.upstreams import AssertionKey, KnownAgent, KnownIssuer, KnownToken, Probe, Relays, Upstream, WakeRefusal
 
 log = structlog.get_logger()
 
@@ -85,6 +85,10 @@ class SharedRelays:
 
     async def probe(self, upstream: Upstream, *, within_seconds: float) -> Probe:
         return await self.here.probe(upstream, within_seconds=within_seconds)
+
+    def refuse_wake(self, refusal: WakeRefusal) -> None:
+        """To our own workers: it was one of them that asked."""
+        self.here.refuse_wake(refusal)
 
     def add_token(self, token: KnownToken) -> None:
         self.here.add_token(token)
