@@ -1,0 +1,35 @@
+"""Hints that an agent's own machine gives, as often as it likes: by joining and leaving, by reporting its address.
+
+Each costs us a look, and some a call to Headscale. So each agent has a budget of them; what goes beyond is one look later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from elizacloud.agents.budget import Budget
+
+HINTS_PER_MINUTE = 30
+"""A join gives two or three, all at once."""
+
+
+class Hints:
+    def __init__(self, wake: Callable[[str], None]) -> None:
+        self._wake = wake
+        self._budget = Budget(HINTS_PER_MINUTE)
+        self._held: set[str] = set()
+
+    def hint(self, agent_id: str) -> None:
+        """Look at the agent: now, or as soon as its budget allows."""
+        wait_seconds = self._budget.wait_seconds(agent_id)
+        if not wait_seconds:
+            self._budget.spend(agent_id)
+            self._wake(agent_id)
+        elif agent_id not in self._held:
+            self._held.add(agent_id)
+            asyncio.get_running_loop().call_later(wait_seconds, self._let_go, agent_id)
+
+    def _let_go(self, agent_id: str) -> None:
+        self._held.discard(agent_id)
+        self.hint(agent_id)
