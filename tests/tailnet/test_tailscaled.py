@@ -28,10 +28,18 @@ def test_it_is_userspace_with_a_fixed_port_and_without_proxies(tmp_path: Path) -
 def test_its_environment_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ELIZACLOUD_OPERATOR_TOKEN", "secret")
     monkeypatch.setenv("TS_AUTHKEY", "secret")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
 
     assert set(made(tmp_path).environment()) == {"PATH", "HOME", "TS_NO_LOGS_NO_SUPPORT", "TS_DEBUG_USE_DERP_HTTP"}
     assert "TS_DEBUG_USE_DERP_HTTP" not in made(tmp_path, join_url="https://h.example").environment()
     assert made(tmp_path, memory_limit="64MiB").environment()["GOMEMLIMIT"] == "64MiB"
+
+
+def test_it_trusts_the_authorities_that_this_machine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/own-ca.pem")
+
+    assert made(tmp_path).environment()["SSL_CERT_FILE"] == "/etc/own-ca.pem"
 
 
 def test_its_directories_are_private_and_an_old_socket_is_gone(tmp_path: Path) -> None:

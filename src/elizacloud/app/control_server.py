@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from pydantic import SecretStr
 
 from elizacloud.binaries import Binaries, BinaryMissing, Progress
 from elizacloud.binaries.progress import silent
@@ -33,6 +34,16 @@ class Supervised:
 
     kind: Kind
     path: Path | None = None
+
+
+def headscale_of(settings: Settings) -> tuple[str, SecretStr]:
+    """URL and key of the Headscale that a part of the cloud is given; Misconfigured when it is given none."""
+    if settings.headscale_api_url is None or settings.headscale_api_key is None:
+        raise Misconfigured(
+            "cannot start without a Headscale: set ELIZACLOUD_HEADSCALE_API_URL and "
+            "ELIZACLOUD_HEADSCALE_API_KEY (file:/path is accepted), or use `elizacloud up`"
+        )
+    return settings.headscale_api_url, settings.headscale_api_key
 
 
 def choose(wanted: str, remembered: Kind | None) -> Remote | Supervised | None:

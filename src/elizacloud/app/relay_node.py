@@ -66,23 +66,32 @@ class RelayNode:
         return ChildSpec("relay tailscaled", tailscaled.argv(), tailscaled.environment(), starting=starting)
 
     async def join(self, headscale: Headscale) -> Joined:
-        """Return when it is on the tailnet. A node that joined before needs no key; a new one gets a single-use key."""
-        prefs = JoinPrefs(self._join_url, f"elizacloud-relay-{self._installation_id}", shields_up=True)
-        api = LocalApi(self._socket)
+        """Return when it is on the tailnet."""
+        return await join_as_relay(
+            headscale, self._socket, join_url=self._join_url, installation_id=self._installation_id
+        )
+
+
+async def join_as_relay(
+    headscale: Headscale, socket: Path, *, join_url: str, installation_id: str, within_seconds: float = JOIN_SECONDS
+) -> Joined:
+    """Log in the tailscaled at this socket. A node that joined before needs no key; a new one gets a single-use key."""
+    prefs = JoinPrefs(join_url, f"elizacloud-relay-{installation_id}", shields_up=True)
+    api = LocalApi(socket)
+    try:
         try:
-            try:
-                return await join(api, prefs, None, within_seconds=JOIN_SECONDS)
-            except KeyRefused:
-                tags = (TAG_RELAY, installation_tag(self._installation_id))
-                key = await headscale.create_preauth_key(tags=tags, lifetime_seconds=KEY_LIFETIME_SECONDS)
-            try:
-                joined = await join(api, prefs, key.value, within_seconds=JOIN_SECONDS)
-            finally:
-                await headscale.expire_preauth_key(key.id)
-            log.info("relay joined", node=joined.node_id, ip=joined.ipv4)
-            return joined
+            return await join(api, prefs, None, within_seconds=within_seconds)
+        except KeyRefused:
+            tags = (TAG_RELAY, installation_tag(installation_id))
+            key = await headscale.create_preauth_key(tags=tags, lifetime_seconds=KEY_LIFETIME_SECONDS)
+        try:
+            joined = await join(api, prefs, key.value, within_seconds=within_seconds)
         finally:
-            await api.close()
+            await headscale.expire_preauth_key(key.id)
+        log.info("relay joined", node=joined.node_id, ip=joined.ipv4)
+        return joined
+    finally:
+        await api.close()
 
 
 def _check_state(file: Path) -> None:

@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 import structlog
-from pydantic import SecretStr
 
 from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.agents.place import Place
@@ -21,6 +20,7 @@ from elizacloud.agents.reconcile.past import OTHER_HEADSCALE
 from elizacloud.agents.sharing.leases import SHARED_CALL_SECONDS, Leases
 from elizacloud.agents.sharing.relays import SharedRelays
 from elizacloud.api.app import close_streams, create_app, create_containers_app
+from elizacloud.app.control_server import headscale_of
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.http import served
 from elizacloud.app.metrics import OneProcess, serve_metrics
@@ -30,7 +30,7 @@ from elizacloud.app.runtimes import runtime_of
 from elizacloud.auth.credentials import Credentials, issuer_name
 from elizacloud.auth.following import TokenFollower
 from elizacloud.auth.tokens import token_sha256
-from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable, Misconfigured, Unavailable
+from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable, Unavailable
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.headscale.client import CALL_SECONDS, USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToken, Scope, utc_now
@@ -60,7 +60,7 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
     async with AsyncExitStack() as stack:
         store, data = await _open_store(settings, data)
         await stack.enter_async_context(store)
-        headscale_url, key = _headscale_of(settings)
+        headscale_url, key = headscale_of(settings)
         deadline_seconds = SHARED_CALL_SECONDS if store.is_shared else CALL_SECONDS
         headscale = HeadscaleClient(headscale_url, key, deadline_seconds=deadline_seconds)
         stack.push_async_callback(headscale.close)
@@ -180,15 +180,6 @@ def _count_agents(store: Store, loop: asyncio.AbstractEventLoop) -> dict[State, 
 
 async def _linked(hub: Hub) -> None:
     await hub.wait_for_worker(within_seconds=LINK_SECONDS)
-
-
-def _headscale_of(settings: Settings) -> tuple[str, SecretStr]:
-    if settings.headscale_api_url is None or settings.headscale_api_key is None:
-        raise Misconfigured(
-            "cannot start the control plane without a Headscale: set ELIZACLOUD_HEADSCALE_API_URL and "
-            "ELIZACLOUD_HEADSCALE_API_KEY (file:/path is accepted), or use `elizacloud up`"
-        )
-    return settings.headscale_api_url, settings.headscale_api_key
 
 
 class _Listener:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from elizacloud.cli.command import command
+from elizacloud.cli.command import AsJson, command
+from elizacloud.cli.output import print_json
 
 
 @command
@@ -44,3 +45,25 @@ def relay(
     from elizacloud.app.relay import run
 
     run(settings, config=config)
+
+
+@command
+async def join_relay(
+    data_dir: Annotated[Path | None, typer.Option(help="The control plane's: the node is of its installation.")] = None,
+    within_seconds: Annotated[float, typer.Option(min=1, help="How long to wait for the join.")] = 60,
+    config: Annotated[Path | None, typer.Option(help="The TOML file to read.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a relay host's tailscaled on the tailnet, with the policy before it and a single-use key. Harmless again."""
+    from elizacloud.log import configure_logging
+    from elizacloud.settings import load_settings
+
+    settings = load_settings({"data_dir": data_dir}, file=config).settings
+    configure_logging(level=settings.log_level, json=settings.log_json, process="join relay")
+    from elizacloud.app.join_relay import join_relay as join
+
+    joined = await join(settings, within_seconds=within_seconds)
+    if as_json:
+        print_json({"nodeId": joined.node_id, "ips": list(joined.ips)})
+    else:
+        typer.echo(f"the relay is on the tailnet as {joined.ipv4 or joined.ips[0]} (node {joined.node_id})")

@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("serve")(serve.serve)
 app.command("relay")(relay.relay)
+app.command("join-relay")(relay.join_relay)
 app.add_typer(agent.app, name="agent")
 app.add_typer(token.app, name="token")
 app.add_typer(image.app, name="image")

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from elizacloud.errors import Misconfigured
 
 UDP_PORT_FILE = "udp-port"
+AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 SOCKET_PATH_LIMIT_BYTES = 107
 """sun_path of unix(7), without its closing NUL."""
 
@@ -64,8 +65,9 @@ class Tailscaled:
         )
 
     def environment(self) -> Mapping[str, str]:
-        """The whole environment: nothing of ours is inherited."""
+        """The whole environment: nothing of ours is inherited but which certificate authorities this machine trusts."""
         chosen = {"PATH": os.defpath, "HOME": str(self.state_dir), "TS_NO_LOGS_NO_SUPPORT": "1"}
+        chosen |= {name: os.environ[name] for name in AUTHORITIES if name in os.environ}
         if self.memory_limit:
             chosen["GOMEMLIMIT"] = self.memory_limit
         if urlsplit(self.join_url).scheme == "http":
