@@ -56,6 +56,27 @@ async def test_a_volume_that_was_lost_while_the_agent_was_stopped_is_noticed_at_
     assert record.agent.generation == 2
 
 
+async def test_an_agent_that_is_stopped_after_it_lost_its_volume_keeps_nothing_of_its_old_node(world: World) -> None:
+    async with world.running():
+        first = await world.ready()
+        agent_id = first.agent.id
+        world.join_seconds = 30
+        await lose(world, agent_id)
+        await world.until(agent_id, lambda agent: agent.generation == 2 and agent.state is State.STARTED)
+        await world.lifecycle.operations.stop(agent_id, ANN)
+        stopped = await world.until(agent_id, State.STOPPED)
+        assert [node.id for node in world.nodes] == [first.generation.node_id]
+        await world.passes(300)
+        assert world.nodes == []
+        assert world.keys == [stopped.generation.preauth_key_id], "the old node's key is still there"
+        assert world.live_keys == []
+        world.join_seconds = 0.2
+        await world.lifecycle.operations.start(agent_id, ANN)
+        await world.until(agent_id, State.READY)
+        await world.passes(300)
+    assert len(world.nodes) == len(world.keys) == 1
+
+
 async def test_when_no_volume_of_any_agent_is_there_nobody_begins_anew(world: World) -> None:
     async with world.running():
         agents = [(await world.ready(f"agent {number}")).agent.id for number in range(4)]

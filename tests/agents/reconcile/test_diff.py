@@ -35,6 +35,12 @@ def record(state: State = State.READY, **changes: Any) -> Record:
     return Record(agent, generation, Run(A, 1, 2, runtime_ref="r2"))
 
 
+def unpinned(state: State, **changes: Any) -> Record:
+    """One whose node nobody has seen yet."""
+    of = record(state)
+    return replace(of, generation=replace(of.generation, node_id=None, **changes))
+
+
 def instance(agent_id: str = A, generation: int = 1, run: int = 2, phase: Phase = Phase.RUNNING) -> Instance:
     return Instance(f"r{run}", Labels(OURS, agent_id, generation, run), phase)
 
@@ -113,6 +119,25 @@ WELL = ((instance(),), (node(),), (key(),))
             id="two nodes for one generation",
         ),
         pytest.param([record(State.STARTED)], WELL[0], (node("n2"),), (), [], id="a join that is not yet seen"),
+        pytest.param(
+            [record(State.STOPPED)],
+            (),
+            (node(), node("n2", preauth_key_id="k2")),
+            (key(), key("k2")),
+            [(Kind.EXTRA_NODE, "n2")],
+            id="stopped: what it was before goes, what it comes back as stays",
+        ),
+        pytest.param(
+            [unpinned(State.STOPPED)], (), (node(),), (key(),), [], id="stopped: a join that was not seen before"
+        ),
+        pytest.param(
+            [unpinned(State.STOPPED, preauth_key_id=None)],
+            (),
+            (node(preauth_key_id=None),),
+            (),
+            [(Kind.EXTRA_NODE, "n1")],
+            id="stopped: without a key there is no join to come",
+        ),
         pytest.param([], (), (node(),), (key(),), [(Kind.ORPHAN_NODE, "n1")], id="node of no agent, its key stays"),
         pytest.param([], (), (), (key(),), [(Kind.SPENT_KEY, "k1")], id="expired key of no agent"),
         pytest.param([], (), (), (key(alive=True),), [(Kind.ORPHAN_KEY, "k1")], id="live key of no agent"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from elizacloud.agents.reconcile.diff import Finding, Kind
@@ -122,3 +124,58 @@ async def test_an_old_run_that_still_lives_is_removed_and_its_volume_stays(world
         await world.passes(300)
     assert [instance.labels.run for instance in world.instances] == [1]
     assert world.runtime.volumes == {(agent_id, 1)}
+
+
+async def test_a_second_node_of_one_agent_goes_and_the_one_that_joined_stays(world: World) -> None:
+    async with world.running():
+        ready = await world.ready()
+        tags = next(node for node in world.nodes).tags
+        key = await world.headscale.create_preauth_key(tags=tags, lifetime_seconds=60)
+        await world.headscale.join(key.value, hostname=f"milaidy-{ready.agent.id}")
+        assert len(world.nodes) == 2
+        await world.passes(300)
+        record = await world.record(ready.agent.id)
+    assert [node.id for node in world.nodes] == [ready.generation.node_id]
+    assert world.keys == [ready.generation.preauth_key_id]
+    assert (record.agent.state, record.agent.run) == (State.READY, 1)
+
+
+async def test_who_registers_again_with_anothers_spent_key_is_held_and_harms_nobody(world: World) -> None:
+    async with world.running():
+        victim = await world.ready("victim")
+        spent = world.runtime.started[0][1].preauth_key
+        assert spent is not None
+        hostile = await world.ready("hostile")
+        node = next(node for node in world.nodes if node.id == hostile.generation.node_id)
+        again = await world.headscale.join(spent, machine_key=node.machine_key, node_key=node.node_key)
+        assert (again.id, again.preauth_key_id) == (node.id, victim.generation.preauth_key_id)
+        world.see(again)
+        await world.passes(300)
+        held, safe = await world.record(hostile.agent.id), await world.record(victim.agent.id)
+        assert held.agent.failure is not None
+        assert held.agent.failure.code == "node_changed"
+        assert (safe.agent.state, safe.agent.run, safe.generation.node_id) == (
+            State.READY,
+            1,
+            victim.generation.node_id,
+        )
+        assert set(world.relays.table.upstreams) == {victim.agent.id}
+
+        await world.lifecycle.operations.restart(hostile.agent.id, ANN)
+        await world.until(hostile.agent.id, State.READY)
+        await world.passes(300)
+    assert (len(world.nodes), len(world.keys), world.live_keys) == (2, 2, [])
+
+
+async def test_a_machine_that_was_moved_into_an_agents_node_is_held(world: World) -> None:
+    """The node's id and key are as before, but another machine has it."""
+    async with world.running():
+        ready = await world.ready()
+        (node,) = world.nodes
+        world.headscale._nodes[node.id] = replace(node, machine_key="mkey:another", node_key="nodekey:another")
+        held = await world.until(ready.agent.id, lambda agent: agent.failure is not None)
+        assert held.agent.failure is not None
+        assert "another machine" in held.agent.failure.reason
+        assert world.relays.table.upstreams == {}
+        world.headscale._nodes[node.id] = node  # whoever did it undoes it
+        await world.until(ready.agent.id, State.READY)

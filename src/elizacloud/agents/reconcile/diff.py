@@ -138,6 +138,16 @@ def agent_of(tags: tuple[str, ...]) -> str:
     return next((tag.removeprefix(_AGENT_TAG) for tag in tags if tag.startswith(_AGENT_TAG)), "")
 
 
+def is_extra(node: Node, record: Record) -> bool:
+    """True when this node with the agent's tag is none that the agent is, or may still be: it joined as another one, or it
+    is stopped, and was neither pinned to this one nor has a key by which this one joined."""
+    generation = record.generation
+    if node.id == generation.node_id:
+        return False
+    is_by_key = generation.preauth_key_id is not None and node.preauth_key_id == generation.preauth_key_id
+    return record.agent.state in _HAS_JOINED or (record.agent.state is State.STOPPED and not is_by_key)
+
+
 def _run_key(record: Record) -> tuple[str, int, int]:
     return (record.agent.id, record.agent.generation, record.agent.run)
 
@@ -200,7 +210,7 @@ def _of_node(node: Node, record: Record | None) -> Iterator[Finding]:
     agent_id = agent_of(node.tags)
     if record is None:
         yield Finding(Kind.ORPHAN_NODE, agent_id, node.id)
-    elif record.agent.state in _HAS_JOINED and node.id != record.generation.node_id:
+    elif is_extra(node, record):
         yield Finding(Kind.EXTRA_NODE, agent_id, node.id)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from elizacloud.agents.parts import Parts
-from elizacloud.agents.reconcile.diff import Finding, Kind, agent_of
+from elizacloud.agents.reconcile.diff import Finding, Kind, agent_of, is_extra
 from elizacloud.errors import Error, NotFound
 from elizacloud.runtime.protocol import Labels
 from elizacloud.states import State
@@ -54,8 +54,8 @@ async def _repair(parts: Parts, finding: Finding, wake: Callable[[str], None]) -
         case Kind.ORPHAN_NODE | Kind.EXTRA_NODE:
             node = await headscale.get_node(finding.about)
             record = await _find(parts, finding.agent_id)
-            is_pinned = record is not None and record.generation.node_id == finding.about
-            if node is not None and agent_of(node.tags) == finding.agent_id and not is_pinned:
+            is_theirs = node is not None and agent_of(node.tags) == finding.agent_id
+            if node is not None and is_theirs and (record is None or is_extra(node, record)):
                 await headscale.delete_node(finding.about)
         case Kind.ORPHAN_KEY | Kind.SPENT_KEY:
             record = await _find(parts, finding.agent_id)
