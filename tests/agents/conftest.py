@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 
 from elizacloud.store import Store
 from tests.agents.world import World, now
@@ -23,3 +25,9 @@ async def store(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
 @pytest.fixture
 async def world(store: Store) -> World:
     return World(store, FakeRuntime())
+
+
+@pytest.fixture
+def silence() -> None:
+    """For tests in which thousands of things go wrong on purpose."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

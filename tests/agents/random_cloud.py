@@ -39,10 +39,17 @@ _PLACES = {Wanted.RUNNING: State.READY, Wanted.PAUSED: State.PAUSED, Wanted.STOP
 class Line:
     """A control plane's line to one thing outside of it. Once it is `cut` no call arrives and no answer comes back."""
 
-    def __init__(self, target: Any, cut: asyncio.Event, called: Callable[[str, Any], None] = lambda *_: None) -> None:
+    def __init__(
+        self,
+        target: Any,
+        cut: asyncio.Event,
+        called: Callable[[str, Any], None] = lambda *_: None,
+        takes_seconds: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._target = target
         self._cut = cut
         self._called = called
+        self._takes_seconds = takes_seconds
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._target, name)
@@ -55,6 +62,10 @@ class Line:
     async def _call(self, name: str, call: Any, *positional: Any, **named: Any) -> Any:
         if self._cut.is_set():
             await asyncio.get_running_loop().create_future()
+        if seconds := self._takes_seconds():
+            await asyncio.sleep(seconds)
+            if self._cut.is_set():
+                await asyncio.get_running_loop().create_future()
         self._called(name, positional)
         answer = await call(*positional, **named)
         if self._cut.is_set():
@@ -79,6 +90,8 @@ class RandomCloud:
         self.owner_of: dict[str, str] = {}
         self.orphans = 0
         self.hostile = 0
+        self.headscale_seconds = 0.0
+        """How long each call to Headscale takes."""
         self._strangers: set[str] = set()
         self._sweeps: list[set[str]] = []
         """What was there when each sweep of this control plane had ended."""
@@ -126,7 +139,7 @@ class RandomCloud:
         world = self.world
         lifecycle: Lifecycle = world.new_lifecycle(
             store=Line(world.store, cut),
-            headscale=Line(world.headscale, cut, self._audit_removal),
+            headscale=Line(world.headscale, cut, self._audit_removal, lambda: self.headscale_seconds),
             runtime=Line(world.runtime, cut, self._audit_removal),
         )
         self._sweeps, sweep = [], lifecycle.sweeper.sweep
@@ -226,6 +239,7 @@ class RandomCloud:
         world = self.world
         world.headscale.down, world.runtime.answers, world.relays.linked, world.relays_see = False, True, True, True
         world.headscale._faults.clear()
+        self.headscale_seconds = 0.0
         self.passes(SETTLED_SECONDS)
         for record in self.records():
             failure = record.agent.failure
@@ -272,6 +286,13 @@ class RandomCloud:
         lost = self._strangers - self._there()
         assert not lost, f"another installation lost {lost}"
 
+    def audit_pins(self) -> None:
+        """Whatever went wrong, no agent was ever given another one's node."""
+        for record in self.records():
+            node = self.world.headscale._nodes.get(record.generation.node_id or "")
+            if node is not None:
+                assert node.machine_key.startswith(f"mkey:{record.agent.id}/"), f"{record.agent.id} got {node}"
+
     def _there(self) -> set[str]:
         """Everything outside, whosever it is."""
         there = {instance.ref for instance in self.world.instances}
@@ -294,6 +315,7 @@ class RandomCloud:
     def audit_settled(self) -> None:
         """When all is healed: what owners want is what is there, and nothing else."""
         self.audit()
+        self.audit_pins()
         records = {record.agent.id: record for record in self.records()}
         for agent_id, wanted in self.wanted.items():
             if wanted is Wanted.DELETED:

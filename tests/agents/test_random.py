@@ -1,21 +1,16 @@
 """Random calls, crashes, clock jumps and faults against a simple model of what owners want, in virtual time.
 
-When something fails, hypothesis shrinks it to the shortest story that still does. Each mutant is a rule of the design taken
-out: the stories have to find it, or they would not find the next mistake either.
-
-A part of `make chaos`: minutes, and one story that begins with slow joins still ends with an expired key of no node left over.
+When something fails, hypothesis shrinks it to the shortest story that still does. The stories are the same ones each time:
+a few in `make test`, many in `make chaos`, where they also have to find each mutant.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -30,14 +25,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from elizacloud.agents import lookout
-from elizacloud.agents.reconcile import diff, guards, sweep
-from elizacloud.agents.steps import joining
 from elizacloud.errors import Conflict, NotFound
-from elizacloud.model import TAG_AGENT, Agent
 from elizacloud.states import Wanted
-from elizacloud.store import Record
-from elizacloud.store.agents import Agents
+from tests.agents import mutants
 from tests.agents.random_cloud import RandomCloud
 from tests.agents.world import INSTALLATION
 
@@ -47,7 +37,8 @@ MOST_AGENTS = 4
 pick = st.integers(min_value=0, max_value=1000)
 
 
-pytestmark = pytest.mark.skipif(os.environ.get("CHAOS") != "all", reason="told by `make chaos`")
+pytestmark = pytest.mark.usefixtures("silence")
+MANY = os.environ.get("CHAOS") == "all"
 
 
 class Stories(RuleBasedStateMachine):
@@ -68,6 +59,7 @@ class Stories(RuleBasedStateMachine):
     @invariant()
     def holds(self) -> None:
         self.cloud.audit()
+        self.cloud.audit_pins()
 
     # Owners.
 
@@ -117,6 +109,10 @@ class Stories(RuleBasedStateMachine):
     @rule(method=st.sampled_from(HEADSCALE), after=st.booleans(), times=st.integers(1, 3))
     def headscale_fails(self, method: str, after: bool, times: int) -> None:
         self.cloud.world.headscale.fail(method, times=times, after_acting=after)
+
+    @rule(seconds=st.sampled_from([0.0, 0.3, 3.0]))
+    def headscale_takes(self, seconds: float) -> None:
+        self.cloud.headscale_seconds = seconds
 
     @rule(down=st.booleans())
     def headscale_goes(self, down: bool) -> None:
@@ -193,61 +189,28 @@ def _stories(examples: int, *phases: Phase) -> settings:
     )
 
 
-@pytest.fixture(autouse=True)
-def silence() -> None:
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-
-
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(3600 if MANY else 180)
 def test_whatever_happens_the_cloud_becomes_what_its_owners_want() -> None:
-    run_state_machine_as_test(Stories, settings=_stories(30, Phase.generate))
+    run_state_machine_as_test(Stories, settings=_stories(300 if MANY else 20, Phase.generate, Phase.shrink))
 
 
-def no_fence(patch: pytest.MonkeyPatch) -> None:
-    """A write that was overtaken wins over the one that overtook it."""
-    save = Agents.save
-
-    async def forced(self: Agents, agent: Agent, **arguments: Any) -> Agent:
-        try:
-            return await save(self, agent, **arguments)
-        except Conflict as conflict:
-            if conflict.reason != "stale":
-                raise
-            present = (await self.record(agent.id)).agent
-            return await save(self, replace(agent, revision=present.revision), **arguments)
-
-    patch.setattr(Agents, "save", forced)
-
-
-def no_tag_check(patch: pytest.MonkeyPatch) -> None:
-    """A node counts as joined by its key alone."""
-    patch.setattr(lookout, "has_joined", lambda node, generation: node.preauth_key_id == generation.preauth_key_id)
-
-
-def no_two_sweeps(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sweep, "judge", lambda findings, outside, before, **_: guards.Verdict(tuple(findings)))
-
-
-def no_installation_check(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(diff, "installation_tag", lambda _: TAG_AGENT)
-
-
-def no_expiry_of_keys(patch: pytest.MonkeyPatch) -> None:
-    async def kept(_: Any, record: Record) -> Record:
-        return record
-
-    patch.setattr(joining, "retire_key", kept)
-    patch.setattr(diff, "_of_key", lambda *_, **__: ())
-
-
-MUTANTS = [no_fence, no_tag_check, no_two_sweeps, no_installation_check, no_expiry_of_keys]
-
-
+@pytest.mark.skipif(not MANY, reason="told by `make chaos`")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_the_stories_find_a_rule_that_was_taken_out(
     mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutant(monkeypatch)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Stories, settings=_stories(200, Phase.generate))
+
+
+@pytest.mark.skipif(not MANY, reason="told by `make chaos`")
+@pytest.mark.timeout(300)
+def test_what_fails_is_shrunk_to_a_story_that_one_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    mutants.no_two_sweeps(monkeypatch)
+    with pytest.raises(AssertionError) as failed:
+        run_state_machine_as_test(Stories, settings=_stories(200, Phase.generate, Phase.shrink))
+    told = [line for note in failed.value.__notes__ for line in note.splitlines() if "state." in line]
+    assert any("something_is_left_behind" in line for line in told), told
+    assert len(told) <= 6, told
