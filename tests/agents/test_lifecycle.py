@@ -449,7 +449,10 @@ async def test_a_relay_that_is_not_linked_delays_ready_and_loses_nothing(world: 
         await world.until(agent_id, State.READY)
 
 
-async def test_a_burst_of_agents_that_hang_does_not_hold_up_another_owners(store: Store, looptime: Any) -> None:
+@pytest.mark.parametrize("owners", [1, 5], ids=["one owner", "five owners"])
+async def test_a_burst_of_agents_that_hang_does_not_hold_up_another_owners(
+    store: Store, looptime: Any, owners: int
+) -> None:
     class HangsForSome(FakeRuntime):
         async def start(self, ref: str, secrets: Any) -> None:
             if self._get(ref).spec.agent.command == ("hangs",):
@@ -459,7 +462,8 @@ async def test_a_burst_of_agents_that_hang_does_not_hold_up_another_owners(store
     world = World(store, HangsForSome())
     async with world.running():
         for number in range(50):
-            await world.lifecycle.operations.create(ANN, f"bad{number}", AgentSpec(command=("hangs",)))
+            owner = f"hanging {number % owners}"
+            await world.lifecycle.operations.create(owner, f"bad{number}", AgentSpec(command=("hangs",)))
         before = float(looptime)
         await world.ready("good", owner_id="bob")
         assert looptime < before + 1

@@ -32,6 +32,8 @@ def test_it_has_the_containers_side_of_the_contract() -> None:
         "LANG": "C.UTF-8",
         "HOME": "/volume/home",
         "CONTAINER_ID": spec().labels.agent_id,
+        "ELIZACLOUD_GENERATION": str(spec().labels.generation),
+        "ELIZACLOUD_RUN": str(spec().labels.run),
         "HEADSCALE_URL": spec().join_url,
         "ELIZACLOUD_API_URL": "http://127.0.0.1:9",
         "ELIZACLOUD_AGENT_CONFIG": "/volume/config.json",

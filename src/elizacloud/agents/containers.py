@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from elizacloud.agents.backoff import is_within
 from elizacloud.agents.credentials import check_busy_token, check_join_token
 from elizacloud.agents.drive import Driver
+from elizacloud.agents.hints import Hints
 from elizacloud.agents.identity import has_joined
 from elizacloud.agents.parts import BUSY_MAX_SECONDS, Parts
 from elizacloud.agents.sharing.follower import Follower
@@ -41,11 +42,12 @@ class Rekeyed:
 
 
 class Containers:
-    def __init__(self, parts: Parts, driver: Driver, others: Follower | None = None) -> None:
+    def __init__(self, parts: Parts, driver: Driver, hints: Hints, others: Follower | None = None) -> None:
         """`others` passes hints on to the control plane that drives the agent."""
         self._others = others
         self._parts = parts
         self._driver = driver
+        self._hints = hints
         self._looked_at: dict[str, datetime] = {}
 
     async def report_address(self, agent_id: str, token: SecretStr, address: str) -> bool:
@@ -63,7 +65,7 @@ class Containers:
         generation = record.generation
         if record.agent.state is State.STARTED:
             self._parts.lookout.reported(agent_id)
-            self._driver.wake(agent_id)
+            self._hints.hint(agent_id)
             if self._others is not None:
                 self._others.reported(agent_id)
         if generation.node_id is None:

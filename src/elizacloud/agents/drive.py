@@ -22,6 +22,7 @@ from elizacloud.agents.sharing.hold import Alone, Hold, Holds
 from elizacloud.agents.sharing.shards import shard_of
 from elizacloud.agents.steps import LOOKS, STEPS, check
 from elizacloud.agents.steps.joining import STEADY_PROBE_SECONDS
+from elizacloud.agents.turns import Turns
 from elizacloud.errors import Conflict, Error, LeaseLost, NotFound, Unavailable
 from elizacloud.model import Failure
 from elizacloud.states import Due, State, Step, next_step
@@ -32,7 +33,10 @@ log = structlog.get_logger()
 ACTS_AT_ONCE = 16
 ACTS_AT_ONCE_OF_OWNER = 8
 """So that one owner's agents, all of them slow to start, hold up nobody else's."""
+ACTS_WITH_FIRST = 64
 LOOKS_AT_ONCE = 256
+LOOKS_AT_ONCE_OF_OWNER = 128
+LOOKS_WITH_FIRST = 512
 LOOK_SECONDS = 20.0
 """The longest that one look may take; the step itself may be due for as long as the table of states says."""
 OUTAGE_SECONDS = 15.0
@@ -64,9 +68,8 @@ class Driver:
         self._places: dict[str, _Place] = {}
         self._lost: dict[str, int] = {}
         """By agent: how often in a row the store failed it."""
-        self._acts = asyncio.Semaphore(ACTS_AT_ONCE)
-        self._acts_of_owner: dict[str, asyncio.Semaphore] = {}
-        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._acts = Turns(at_once=ACTS_AT_ONCE, of_owner=ACTS_AT_ONCE_OF_OWNER, with_first=ACTS_WITH_FIRST)
+        self._looks = Turns(at_once=LOOKS_AT_ONCE, of_owner=LOOKS_AT_ONCE_OF_OWNER, with_first=LOOKS_WITH_FIRST)
 
     def drives(self, agent_id: str) -> bool:
         """Whether it is ours to drive, and not another control plane's."""
@@ -199,12 +202,11 @@ class Driver:
     async def _step(self, parts: Parts, record: Record, due: Due | None, suspected: bool) -> Outcome:
         waiting = self._waiting(record, due)
         if due is None or due.step in LOOKS:
-            async with self._looks, asyncio.timeout(LOOK_SECONDS):
+            async with self._looks.turn(record.agent.owner_id), asyncio.timeout(LOOK_SECONDS):
                 if due is None:
                     return await check(parts, record, suspected=suspected)
                 return await STEPS[due.step](parts, record, waiting)
-        of_owner = self._acts_of_owner.setdefault(record.agent.owner_id, asyncio.Semaphore(ACTS_AT_ONCE_OF_OWNER))
-        async with of_owner, self._acts, asyncio.timeout(due.within_seconds):
+        async with self._acts.turn(record.agent.owner_id), asyncio.timeout(due.within_seconds):
             if due.via is not None and record.agent.state is not due.via:
                 record = await parts.journal.save(record, step=due.step, to=due.via)
             return await STEPS[due.step](parts, record, waiting)

@@ -13,6 +13,7 @@ import structlog
 from elizacloud.agents.backoff import backoff_seconds
 from elizacloud.agents.containers import Containers
 from elizacloud.agents.drive import Driver
+from elizacloud.agents.hints import Hints
 from elizacloud.agents.journal import Journal
 from elizacloud.agents.lookout import Lookout
 from elizacloud.agents.metrics import Metrics, measured
@@ -76,13 +77,14 @@ class Lifecycle:
         self._leases = leases
         holds = leases or Alone()
         self._driver = Driver(parts, holds=holds, random=self._random)
+        self._hints = Hints(self._driver.wake)
         self.operations = Operations(parts, self._driver)
         self._follower: Follower | None = None
         if leases is not None:
             assert isinstance(relays, SharedRelays)
             self._follower = Follower(parts, leases, relays, self._driver.wake, self._random)
             metrics.leases.set_function(lambda: len(leases.held))
-        self.containers = Containers(parts, self._driver, self._follower)
+        self.containers = Containers(parts, self._driver, self._hints, self._follower)
         self.sweeper = Sweeper(parts, self._suspect, holds=holds, random=self._random)
 
         self.oversight = Oversight(parts, self.sweeper)
@@ -126,7 +128,7 @@ class Lifecycle:
         """A relay's netmap shows or changed a node."""
         agent_id = self._parts.lookout.saw(peer)
         if agent_id is not None:
-            self._driver.wake(agent_id)
+            self._hints.hint(agent_id)
 
     def wake(self, agent_id: str) -> None:
         """A relay holds a request for an agent that is paused."""

@@ -13,12 +13,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from elizacloud.agents.budget import Budget
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.environment import environment_of
 from elizacloud.agents.parts import Parts
 from elizacloud.agents.together import closing
 from elizacloud.agents.wishes import checked_spec
-from elizacloud.errors import Conflict, Invalid, NotFound
+from elizacloud.errors import Conflict, Invalid, NotFound, TooMany
 from elizacloud.model import Agent, AgentSpec, Event, Generation, checked_agent_name, new_agent_id
 from elizacloud.runtime.protocol import InstanceSecrets
 from elizacloud.states import State, Wanted
@@ -54,13 +55,15 @@ class Operations:
         self._parts = parts
         self._driver = driver
         self._creating = asyncio.Lock()
+        self._creates = Budget(parts.settings.creates_per_minute)
 
     async def create(
         self, owner_id: str, name: str, spec: AgentSpec, *, external: bool = False, agent_id: str | None = None
     ) -> Answer:
         """A new agent, on its way to running. With an `agent_id` that the owner's agent has already: that one.
 
-        Raises Invalid, and Conflict `name_taken` or `not_isolated` (the runtime keeps owners apart from nobody).
+        Raises Invalid, Conflict `name_taken` or `not_isolated` (the runtime keeps owners apart from nobody), and TooMany
+        `too_many_creates`.
         """
         place = self._parts.place
         agent = Agent(
@@ -78,6 +81,7 @@ class Operations:
         )
         generation = Generation(agent.id, 1, created_at=self._parts.now())
         async with self._creating:
+            self._check_budget(owner_id)
             if not external and not place.runtime.isolates:
                 await self._check_alone(owner_id)
             expected = self._parts.handover.expect(agent.id) if external else None
@@ -88,6 +92,7 @@ class Operations:
                 if agent_id is not None and conflict.reason == "agent_exists":
                     return Answer(await self.get(agent_id, owner_id))
                 raise
+            self._creates.spend(owner_id)
         self._driver.wake(agent.id)
         return await self._answer(agent.id, owner_id, expected)
 
@@ -219,6 +224,16 @@ class Operations:
         """One that we drive ourselves, if any: an agent that is started by hand gets its environment from its driver."""
         ids = (new_agent_id() for _ in range(_IDS_TRIED))
         return next((agent_id for agent_id in ids if self._driver.drives(agent_id)), new_agent_id())
+
+    def _check_budget(self, owner_id: str) -> None:
+        """Each create costs Headscale a key, and a key costs it a bcrypt."""
+        wait_seconds = self._creates.wait_seconds(owner_id)
+        if wait_seconds:
+            raise TooMany(
+                "cannot create another agent now: its owner created as many as one may in a minute; try later",
+                code="too_many_creates",
+                retry_after_seconds=wait_seconds,
+            )
 
     async def _check_alone(self, owner_id: str) -> None:
         agents = await self._parts.store.agents.list_all()

@@ -68,6 +68,8 @@ def agent_environment(
     owners = {name: value for name, value in given.items() if not is_reserved(name)}
     ours = {
         "CONTAINER_ID": spec.labels.agent_id,
+        "ELIZACLOUD_GENERATION": str(spec.labels.generation),
+        "ELIZACLOUD_RUN": str(spec.labels.run),
         "HEADSCALE_URL": spec.join_url,
         "ELIZACLOUD_AGENT_CONFIG": str(places.config),
         "ELIZACLOUD_JOIN_TOKEN": f"file:{places.join_token}",

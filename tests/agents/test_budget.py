@@ -1,0 +1,58 @@
+"""What may be done so often in a minute, and no more: agents that an owner creates."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from elizacloud.agents.budget import Budget
+from elizacloud.errors import Conflict, TooMany
+from elizacloud.store import Store
+from tests.agents.world import ANN, World
+from tests.fakes.runtime import FakeRuntime
+
+pytestmark = pytest.mark.looptime
+
+
+async def test_a_minutes_worth_at_once_and_then_as_time_passes() -> None:
+    budget = Budget(6)
+    for _ in range(6):
+        assert budget.wait_seconds(ANN) == 0
+        budget.spend(ANN)
+    assert budget.wait_seconds(ANN) == 10
+    assert budget.wait_seconds("bob") == 0
+    await asyncio.sleep(10)
+    assert budget.wait_seconds(ANN) == 0
+    budget.spend(ANN)
+    assert budget.wait_seconds(ANN) == 10
+    await asyncio.sleep(3600)
+    budget.spend("bob")
+    assert list(budget._used) == ["bob"], "who has all of it again is forgotten"
+
+
+async def test_zero_is_no_limit() -> None:
+    budget = Budget(0)
+    for _ in range(1000):
+        assert budget.wait_seconds(ANN) == 0
+        budget.spend(ANN)
+    assert not budget._used
+
+
+async def test_each_agent_counts_and_what_was_refused_does_not(store: Store) -> None:
+    world = World(store, FakeRuntime(), creates_per_minute=2)
+    async with world.running():
+        await world.ready("a")
+        for _ in range(3):
+            with pytest.raises(Conflict):
+                await world.create("a")
+        await world.ready("b")
+        with pytest.raises(TooMany) as refused:
+            await world.create("c")
+        assert refused.value.reason == "too_many_creates"
+        assert refused.value.retry_after_seconds is not None
+        minted = world.calls("create_preauth_key")
+        assert minted == 2
+        await world.ready("c", owner_id="bob")
+        await world.passes(refused.value.retry_after_seconds)
+        await world.ready("c")
