@@ -26,6 +26,7 @@ def test_every_state_settles(wanted: Wanted) -> None:
     final = {
         Wanted.RUNNING: {State.READY, State.GONE, State.DELETING, State.TOMBSTONE},
         Wanted.PAUSED: {State.PAUSED, State.GONE, State.DELETING, State.TOMBSTONE},
+        Wanted.ASLEEP: {State.STOPPED, State.GONE, State.DELETING, State.TOMBSTONE},
         Wanted.STOPPED: {State.STOPPED, State.GONE, State.DELETING, State.TOMBSTONE},
         Wanted.DELETED: {State.GONE},
     }

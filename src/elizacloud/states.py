@@ -2,7 +2,7 @@
 
 An agent has a *wanted* state, set by its owner, and a *state*, which says how far reality is. The reconciler walks the
 table from one to the other: `next_step` names the one step that is due, and a step that succeeds moves to its `then`.
-docs/states.md is drawn from this file by scripts/draw_states.py.
+The diagram in ARCHITECTURE.md is drawn from this file by scripts/docs.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from elizacloud.errors import Conflict
 class Wanted(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
+    """Frozen until a request comes for it."""
+    ASLEEP = "asleep"
+    """Stopped until a request comes for it."""
     STOPPED = "stopped"
+    """Stopped until its owner starts it."""
     DELETED = "deleted"
 
 
@@ -58,15 +62,13 @@ class Step(StrEnum):
 
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    # KEYED and STARTED fall back to REQUESTED when the key was lost with the process that held its value.
+    # KEYED falls back to REQUESTED when the key was lost with the process that held its value.
     State.REQUESTED: frozenset({State.KEYED, State.STOPPING, State.DELETING}),
     State.KEYED: frozenset({State.STARTED, State.REQUESTED, State.STOPPING, State.DELETING}),
-    State.STARTED: frozenset({State.JOINED, State.REQUESTED, State.STOPPING, State.DELETING}),
-    # JOINED and READY fall back to STARTED when the instance vanished and a new run was begun.
-    State.JOINED: frozenset({State.READY, State.STARTED, State.REQUESTED, State.STOPPING, State.DELETING}),
-    State.READY: frozenset(
-        {State.JOINED, State.STARTED, State.REQUESTED, State.PAUSING, State.STOPPING, State.DELETING}
-    ),
+    State.STARTED: frozenset({State.JOINED, State.STOPPING, State.DELETING}),
+    # What runs ends by way of STOPPING, which cleans up; with a new key for a lost node it joins again from STARTED.
+    State.JOINED: frozenset({State.READY, State.STARTED, State.STOPPING, State.DELETING}),
+    State.READY: frozenset({State.JOINED, State.STARTED, State.PAUSING, State.STOPPING, State.DELETING}),
     State.PAUSING: frozenset({State.PAUSED, State.READY, State.STOPPING, State.DELETING}),
     State.PAUSED: frozenset({State.JOINED, State.STOPPING, State.DELETING}),
     State.STOPPING: frozenset({State.STOPPED, State.DELETING}),
@@ -125,6 +127,8 @@ NEXT: dict[Wanted, dict[State, Due]] = {
     | {State.TOMBSTONE: Due(Step.CONFIRM_GONE, State.GONE, 60)},
 }
 NEXT[Wanted.PAUSED].pop(State.PAUSED)
+# By way of a pause, which cuts no request off.
+NEXT[Wanted.ASLEEP] = NEXT[Wanted.STOPPED] | {State.READY: _PAUSE, State.PAUSING: _PAUSE}
 
 
 def next_step(state: State, wanted: Wanted) -> Due | None:
@@ -139,6 +143,9 @@ def check_move(state: State, to: State) -> None:
             f"cannot move an agent from {state} to {to}: the table of states does not allow it", code="illegal_move"
         )
 
+
+WAKEABLE = frozenset({Wanted.PAUSED, Wanted.ASLEEP})
+"""What is wanted of an agent that runs again as soon as a request comes for it."""
 
 ROUTABLE = frozenset({State.READY})
 """States in which a relay may send an owner's requests to the agent."""

@@ -49,6 +49,10 @@ class KnownAgent:
     state: str
     message: str
     wakeable: bool = False
+    """A request wakes it."""
+    coming: bool = False
+    """It is on its way to being reachable: a request may wait for it."""
+    health_path: str = "/api/health"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +227,16 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class WakeRefusal:
+    """Why an agent is not woken for a request: a sentence and its code, and when to come back."""
+
+    agent_id: str
+    reason: str
+    code: str
+    retry_after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class PeerSeen:
     """A node that a relay's netmap shows: the trigger for one look at Headscale, never a proof."""
 
@@ -247,6 +261,9 @@ class Relays(Protocol):
 
     async def probe(self, upstream: Upstream, *, within_seconds: float) -> Probe:
         """Ask one worker to reach the agent over its own path; raises TailnetUnavailable when no worker is linked."""
+
+    def refuse_wake(self, refusal: WakeRefusal) -> None:
+        """Answer the requests that workers hold for the agent: it is not woken."""
 
     def add_token(self, token: KnownToken) -> None: ...
 

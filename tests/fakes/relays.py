@@ -15,6 +15,7 @@ from elizacloud.upstreams import (
     Probe,
     Upstream,
     UpstreamTable,
+    WakeRefusal,
 )
 
 LEAVING = frozenset({"deleting", "tombstone", "gone"})
@@ -29,6 +30,7 @@ class FakeRelays:
         self.idle = True
         self.table = UpstreamTable(epoch="fake")
         self.probed: list[Upstream] = []
+        self.refusals: list[WakeRefusal] = []
 
     def publish(self, upstream: Upstream) -> None:
         self._apply(Change(self.table.revision + 1, upstreams=(upstream,)))
@@ -47,6 +49,9 @@ class FakeRelays:
             raise TailnetUnavailable("cannot probe the agent: no relay worker is linked")
         self.probed.append(upstream)
         return self.reach(upstream)
+
+    def refuse_wake(self, refusal: WakeRefusal) -> None:
+        self.refusals.append(refusal)
 
     def add_token(self, token: KnownToken) -> None:
         self._apply(Change(self.table.revision + 1, tokens=(token,)))

@@ -383,4 +383,5 @@ def request(
 
 
 def asleep(agent_id: str = AGENT, state: str = "paused", *, wakeable: bool = False) -> KnownAgent:
-    return KnownAgent(agent_id, OWNER, state, "asleep", wakeable=wakeable)
+    coming = state in ("requested", "keyed", "started", "joined")
+    return KnownAgent(agent_id, OWNER, state, "asleep", wakeable=wakeable, coming=coming)

@@ -700,17 +700,6 @@ async def test_agents_stay_reachable_without_the_control_plane(run_dir: Path) ->
         assert problem((await cloud.ask(request())).body) == (503, "control_plane_unavailable")
 
 
-async def test_activity_is_told(cloud: Cloud) -> None:
-    cloud.agent(RawAgent())
-    await cloud.ask(request())
-    await cloud.ask(request())
-    async with asyncio.timeout(5):
-        while not cloud.heard.activity:
-            cloud.heard.any.clear()
-            await soon(cloud.heard.any.wait())
-    assert [(activity.agent_id, activity.requests) for activity in cloud.heard.activity] == [(AGENT, 2)]
-
-
 async def test_a_drained_worker_finishes_and_closes(run_dir: Path) -> None:
     go_on = asyncio.Event()
 

@@ -20,7 +20,7 @@ from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.sharing.hold import Alone, Hold, Holds
 from elizacloud.agents.sharing.shards import shard_of
-from elizacloud.agents.steps import LOOKS, STEPS, check
+from elizacloud.agents.steps import LOOKS, STEPS, rest
 from elizacloud.agents.steps.joining import STEADY_PROBE_SECONDS
 from elizacloud.agents.turns import Turns
 from elizacloud.errors import Conflict, Error, LeaseLost, NotFound, Unavailable
@@ -134,6 +134,7 @@ class Driver:
         """After a start of the control plane: relays are told again, and whatever was due is done."""
         agent = record.agent
         self._parts.journal.tell(record)
+        self._parts.uses.note(agent.id)
         if agent.state is State.READY and agent.agent_ready:
             # The first sweep finds what happened to it meanwhile; probes of all at once would be a crowd.
             self.wake_in(agent.id, self._random.random() * STEADY_PROBE_SECONDS)
@@ -204,8 +205,10 @@ class Driver:
         if due is None or due.step in LOOKS:
             async with self._looks.turn(record.agent.owner_id), asyncio.timeout(LOOK_SECONDS):
                 if due is None:
-                    return await check(parts, record, suspected=suspected)
+                    return await rest(parts, record, suspected=suspected)
                 return await STEPS[due.step](parts, record, waiting)
+        if record.agent.failure is not None and record.agent.failure.step == due.step:
+            self._parts.metrics.step_retries.labels(due.step.value).inc()
         async with self._acts.turn(record.agent.owner_id), asyncio.timeout(due.within_seconds):
             if due.via is not None and record.agent.state is not due.via:
                 record = await parts.journal.save(record, step=due.step, to=due.via)

@@ -16,7 +16,7 @@ from elizacloud.agents.metrics import Metrics
 from elizacloud.agents.told import known_agent, told_of
 from elizacloud.errors import Conflict
 from elizacloud.model import Generation, Run
-from elizacloud.states import State
+from elizacloud.states import State, Wanted
 from elizacloud.store import Fence, Record, Store
 from elizacloud.upstreams import KnownAgent, Relays, Upstream
 
@@ -99,6 +99,19 @@ class Journal:
             self.tell(after)
             return after
         raise Conflict(f"cannot write the agent {record.agent.id}: it changes too fast; try again", code="stale")
+
+    async def want(self, record: Record, wanted: Wanted, *, step: str, reason: str) -> None:
+        """Want something else of the agent, not on its owner's word: raises Overtaken when anybody wrote it meanwhile."""
+        agent = replace(record.agent, wanted=wanted, failure=None)
+        try:
+            saved = await self._store.agents.save(agent, step=step, reason=reason, fence=self._fence)
+        except Conflict as conflict:
+            if conflict.reason != "stale":
+                raise
+            raise Overtaken from None
+        after = replace(record, agent=saved)
+        self._log(record, after, step, reason, None)
+        self.tell(after)
 
     def tell(self, record: Record) -> None:
         """Make the relays know the agent as it is now; nothing is sent when they know it already."""

@@ -14,6 +14,8 @@ from elizacloud.agents.backoff import backoff_seconds
 from elizacloud.agents.containers import Containers
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.hints import Hints
+from elizacloud.agents.idle.uses import Uses
+from elizacloud.agents.idle.waking import Waking
 from elizacloud.agents.journal import Journal
 from elizacloud.agents.lookout import Lookout
 from elizacloud.agents.metrics import Metrics, measured
@@ -25,6 +27,7 @@ from elizacloud.agents.reconcile.observe import look_outside
 from elizacloud.agents.reconcile.past import Memory, PastFile, Remembered
 from elizacloud.agents.reconcile.sweep import Sweeper
 from elizacloud.agents.shared_look import SharedLook
+from elizacloud.agents.sharing.elsewhere import Elsewhere
 from elizacloud.agents.sharing.follower import Follower
 from elizacloud.agents.sharing.hold import Alone
 from elizacloud.agents.sharing.leases import Leases
@@ -42,7 +45,7 @@ _OUTSIDE_GAP_SECONDS = 1.0
 
 
 class Lifecycle:
-    """`operations`, `containers` and `oversight` are for the API; `peer_seen` and `wake` are for the link to the relays."""
+    """`operations`, `containers` and `oversight` are for the API; `peer_seen`, `wake`, `used` for the link to the relays."""
 
     def __init__(
         self,
@@ -72,22 +75,25 @@ class Lifecycle:
             outside=SharedLook(lambda: look_outside(place), gap_seconds=_OUTSIDE_GAP_SECONDS),
             memory=self.memory,
             metrics=metrics,
+            uses=Uses(now),
         )
-        self._wakes: asyncio.Queue[str] = asyncio.Queue()
         self._leases = leases
         holds = leases or Alone()
         self._driver = Driver(parts, holds=holds, random=self._random)
         self._hints = Hints(self._driver.wake)
-        self.operations = Operations(parts, self._driver)
+        self.sweeper = Sweeper(parts, self._suspect, holds=holds, random=self._random)
         self._follower: Follower | None = None
+        self._elsewhere: Elsewhere | None = None
         if leases is not None:
             assert isinstance(relays, SharedRelays)
             self._follower = Follower(parts, leases, relays, self._driver.wake, self._random)
+            self._elsewhere = Elsewhere(parts, leases, self.sweeper, self._driver.wake, leases.me)
             metrics.leases.set_function(lambda: len(leases.held))
+            metrics.members.set_function(lambda: len(leases.seen_members()))
+        self.operations = Operations(parts, self._driver, self._elsewhere)
+        self._waking = Waking(self.operations.wake, relays)
         self.containers = Containers(parts, self._driver, self._hints, self._follower)
-        self.sweeper = Sweeper(parts, self._suspect, holds=holds, random=self._random)
-
-        self.oversight = Oversight(parts, self.sweeper)
+        self.oversight = Oversight(parts, self.sweeper, holds, self._elsewhere)
 
     @property
     def checks(self) -> dict[str, Callable[[], Awaitable[object]]]:
@@ -118,11 +124,12 @@ class Lifecycle:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._driver.run(), name="drive agents")
             tasks.create_task(self._watch_runtime(), name="watch the runtime")
-            tasks.create_task(self._serve_wakes(), name="wake agents")
+            tasks.create_task(self._waking.run(), name="wake agents")
             tasks.create_task(self.sweeper.run(), name="sweep")
-            if self._leases is not None and self._follower is not None:
+            if self._leases is not None and self._follower is not None and self._elsewhere is not None:
+                tasks.create_task(self._elsewhere.run(), name="answer other control planes")
                 tasks.create_task(self._follower.run(), name="follow other control planes")
-                tasks.create_task(self._leases.run(self._driver.taken), name="keep leases")
+                tasks.create_task(self._leases.run(self._driver.taken, self.metrics.lease_losses.inc), name="keep leases")
 
     def peer_seen(self, peer: PeerSeen) -> None:
         """A relay's netmap shows or changed a node."""
@@ -131,8 +138,14 @@ class Lifecycle:
             self._hints.hint(agent_id)
 
     def wake(self, agent_id: str) -> None:
-        """A relay holds a request for an agent that is paused."""
-        self._wakes.put_nowait(agent_id)
+        """A relay holds a request for an agent that is paused or asleep."""
+        self._waking.ask(agent_id)
+
+    def used(self, agent_id: str) -> None:
+        """A relay's workers do something for it that matters."""
+        self._parts.uses.note(agent_id)
+        if self._follower is not None:
+            self._follower.used(agent_id)
 
     async def _check_headscale(self) -> None:
         await self._parts.place.headscale.health()
@@ -144,14 +157,6 @@ class Lifecycle:
             self._follower.suspect(agent_id)
         else:
             self._driver.wake(agent_id, suspected=True)
-
-    async def _serve_wakes(self) -> None:
-        while True:
-            agent_id = await self._wakes.get()
-            try:
-                await self.operations.wake(agent_id)
-            except Error as error:
-                log.warning("cannot wake the agent", agent=agent_id, reason=str(error))
 
     async def _watch_runtime(self) -> None:
         """Look at an agent as soon as its instance changes. A hint only: the sweep sees what is missed here."""

@@ -32,6 +32,8 @@ def message(agent: Agent) -> str:
         return _ready(agent)
     if agent.external and agent.state in _BY_HAND and agent.wanted is Wanted.RUNNING:
         return _BY_HAND[agent.state]
+    if agent.wanted is Wanted.ASLEEP and agent.state is State.STOPPED:
+        return "It is asleep and starts again at the next request."
     if agent.wanted is Wanted.RUNNING and agent.state in (State.STOPPING, State.STOPPED):
         return "It is being started again."
     if agent.wanted is Wanted.DELETED and agent.state is not State.TOMBSTONE:

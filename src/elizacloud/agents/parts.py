@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from elizacloud.agents.handover import Handover
+from elizacloud.agents.idle.uses import Uses
 from elizacloud.agents.journal import Journal
 from elizacloud.agents.lookout import Lookout
 from elizacloud.agents.metrics import Metrics
@@ -88,13 +89,12 @@ class Parts:
     """One look at all that exists outside, shared by all deletions that want to see that they are through."""
     memory: Memory
     metrics: Metrics
+    uses: Uses
     handover: Handover = field(default_factory=Handover)
     untidy: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by whoever may have left something outside that only a sweep finds: the next one comes soon then."""
     clean_sweeps: dict[str, int] = field(default_factory=dict)
     """By agent: how many looks in a row found nothing of it."""
-    busy_until: dict[str, datetime] = field(default_factory=dict)
-    """By agent: until when its container said that it works and must not be paused."""
 
     def under(self, hold: Hold) -> Parts:
         """The same, for work under this lease: what it writes and does outside counts only while the lease is held."""

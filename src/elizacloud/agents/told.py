@@ -5,7 +5,7 @@ from __future__ import annotations
 from elizacloud.agents.messages import message
 from elizacloud.errors import Conflict
 from elizacloud.model import Agent
-from elizacloud.states import ROUTABLE, State, Wanted
+from elizacloud.states import ROUTABLE, SETTLING, WAKEABLE, State, Wanted
 from elizacloud.store import Record
 from elizacloud.upstreams import KnownAgent, Upstream
 
@@ -29,13 +29,19 @@ def upstream_of(record: Record) -> Upstream:
     )
 
 
+_COMES_UP = SETTLING - {State.PAUSING, State.STOPPING} | {State.READY}
+
+
 def known_agent(agent: Agent) -> KnownAgent:
     return KnownAgent(
         agent_id=agent.id,
         owner_id=agent.owner_id,
         state=agent.state,
         message=message(agent),
-        wakeable=agent.state in (State.PAUSED, State.PAUSING) and agent.wanted is Wanted.PAUSED,
+        wakeable=agent.wanted in WAKEABLE,
+        # One that fails in one of these states may yet come up soon; one that was stopped by its failure waits for long.
+        coming=agent.wanted is Wanted.RUNNING and (agent.state in _COMES_UP or agent.failure is None),
+        health_path=agent.spec.health_path,
     )
 
 

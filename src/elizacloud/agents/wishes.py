@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from elizacloud.agents.idle.policy import check_policy
 from elizacloud.errors import Invalid
 from elizacloud.model import AgentSpec
 
@@ -37,6 +38,7 @@ def checked_spec(spec: AgentSpec) -> AgentSpec:
     for name, options in (("resources", spec.resources), ("idlePolicy", spec.idle_policy)):
         if _json_bytes(name, options) > OPTIONS_MAX_BYTES:
             raise Invalid(f"cannot accept {name}: it is over {OPTIONS_MAX_BYTES} bytes", code="options_too_large")
+    check_policy(spec.idle_policy)
     if spec.port is not None and not 1 <= spec.port <= 65535:
         raise Invalid(f"cannot use port {spec.port}: give one from 1 to 65535", code="invalid_port")
     if _HEALTH_PATH.fullmatch(spec.health_path) is None:

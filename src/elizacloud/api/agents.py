@@ -1,4 +1,4 @@
-"""/api/v1/agents: create, list, read, change, delete, start, stop, restart."""
+"""/api/v1/agents: create, list, read, change, delete, start, pause, stop, restart."""
 
 from __future__ import annotations
 
@@ -111,6 +111,12 @@ async def delete_agent(agent_id: AgentId, caller: FromCaller, parts: FromParts) 
 @router.post("/{agent_id}/start", status_code=202, response_model=AgentWithEnvironment)
 async def start_agent(agent_id: AgentId, caller: FromCaller, parts: FromParts) -> Response:
     return _with_environment(await parts.operations.start(agent_id, caller.owner_id), 202)
+
+
+@router.post("/{agent_id}/pause", status_code=202, response_model=Agent)
+async def pause_agent(agent_id: AgentId, caller: FromCaller, parts: FromParts) -> Agent:
+    """Freeze it, once nothing is in flight, until a request comes for it. 409 `not_running` when it is stopped."""
+    return agent_of((await parts.operations.pause(agent_id, caller.owner_id)).record)
 
 
 @router.post("/{agent_id}/stop", status_code=202, response_model=Agent)

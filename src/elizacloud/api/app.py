@@ -14,7 +14,9 @@ from elizacloud.api import (
     agent_streams,
     agents,
     containers,
+    docs_page,
     health,
+    idle,
     openapi,
     operator,
     problem,
@@ -79,7 +81,7 @@ def close_streams(app: FastAPI) -> None:
 
 def _whole_app() -> FastAPI:
     app = _app("elizacloud", openapi.DESCRIPTION)
-    for noun in (agents, agent_streams, tokens, tickets, sessions, containers, operator, health):
+    for noun in (agents, agent_streams, idle, tokens, tickets, sessions, containers, operator, health, docs_page):
         app.include_router(noun.router)
     app.include_router(containers.router, prefix="/api/v1")
     return app
@@ -91,6 +93,7 @@ def _app(title: str, description: str, *, documented: bool = True) -> FastAPI:
         version=__version__,
         description=description,
         openapi_url="/openapi.json" if documented else None,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[Depends(known_query)],

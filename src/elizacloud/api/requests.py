@@ -20,6 +20,7 @@ from elizacloud.agents.wishes import (
     RESERVED_PATTERN,
     VARIABLE_PATTERN,
 )
+from elizacloud.api.idle import IdlePolicy
 from elizacloud.api.schemas import Wire
 from elizacloud.auth.access import OWNER_ID_PATTERN
 from elizacloud.auth.issuing import checked_token_name
@@ -107,7 +108,7 @@ class Spec(Request):
         json_schema_extra={"pattern": HEALTH_PATTERN},
     )
     resources: dict[str, Any] | None = Field(None, description="Limits, as the runtime understands them.")
-    idle_policy: dict[str, Any] | None = Field(None, description="What to do with it when nobody uses it.")
+    idle_policy: IdlePolicy | None = Field(None, description="What to do with it when nobody uses it.")
 
     def apply_to(self, spec: AgentSpec) -> AgentSpec:
         """The spec with the fields that were sent; null gives a field its default back."""
@@ -117,6 +118,8 @@ class Spec(Request):
             if wire in given:
                 value = getattr(self, wire)
                 values[name] = getattr(default, name) if value is None else value
+        if isinstance(values["idle_policy"], IdlePolicy):
+            values["idle_policy"] = values["idle_policy"].stored()
         if isinstance(values["command"], list):
             values["command"] = tuple(values["command"])
         return AgentSpec(**values)

@@ -29,6 +29,7 @@ EXAMPLE_AGENT: dict[str, Any] = {
     "message": "It is ready.",
     "external": False,
     "image": None,
+    "idlePolicy": {},
     "generation": 1,
     "run": 1,
     "failure": None,
@@ -72,6 +73,7 @@ class Agent(Wire):
     message: str = Field(description="One sentence: why it is not ready and what happens next.")
     external: bool
     image: str | None
+    idle_policy: dict[str, Any] = Field(description="What it says itself about when nobody uses it.")
     generation: int
     run: int
     failure: Failure | None
@@ -194,6 +196,17 @@ class BusyUntil(Wire):
     busy_until: datetime
 
 
+class AgentStats(Wire):
+    """What an agent uses, its tailscaled included."""
+
+    at: datetime
+    cpu_seconds: float = Field(description="CPU time since it was started.")
+    memory_bytes: int
+    memory_limit_bytes: int | None = Field(description="None where the runtime sets none.")
+    received_bytes: int | None = Field(description="None where its network is not parted from the host's.")
+    sent_bytes: int | None
+
+
 class Health(Wire):
     status: Literal["ok", "ready"]
     checks: dict[str, str] = Field(default_factory=dict, description="What was checked: `ok`, or why it is not.")
@@ -214,6 +227,7 @@ def agent_fields(record: Record) -> dict[str, Any]:
         "message": message(agent),
         "external": agent.external,
         "image": agent.spec.image,
+        "idle_policy": dict(agent.spec.idle_policy),
         "generation": agent.generation,
         "run": agent.run,
         "failure": None

@@ -36,7 +36,6 @@ from elizacloud.headscale.client import CALL_SECONDS, USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToken, Scope, utc_now
 from elizacloud.processes import Backoff
 from elizacloud.relay.link.hub import Hub
-from elizacloud.relay.link.messages import Activity
 from elizacloud.settings import Settings
 from elizacloud.states import State
 from elizacloud.store import Cipher, Store, sqlite_url
@@ -197,8 +196,10 @@ class _Listener:
         if self.lifecycle is not None:
             self.lifecycle.wake(agent_id)
 
-    def active(self, activity: Activity) -> None:
-        """Nothing depends on activity yet: agents are only paused when their owner says so."""
+    def used(self, agent_ids: tuple[str, ...]) -> None:
+        if self.lifecycle is not None:
+            for agent_id in agent_ids:
+                self.lifecycle.used(agent_id)
 
     async def redeem(self, ticket_sha256: str, agent_id: str, *, session: bool) -> Redemption:
         if self.credentials is None:

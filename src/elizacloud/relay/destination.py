@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from elizacloud.relay.callers import query, subprotocols
+from elizacloud.errors import Unavailable
+from elizacloud.relay.answers import Answered
+from elizacloud.relay.callers import query, subprotocols, waiting
 from elizacloud.relay.callers.access import Access
 from elizacloud.relay.callers.assertion import Assertions
 from elizacloud.relay.dialling.pool import Pool
@@ -18,6 +20,8 @@ from elizacloud.relay.limits import Limits
 from elizacloud.relay.reach import AgentPool, Reach
 from elizacloud.relay.throttle import Flow, Throttle
 from elizacloud.relay.upstream import UpstreamConnection
+from elizacloud.relay.uses import POLLING_SECONDS, OpenStream
+from elizacloud.upstreams import Upstream
 
 
 class Destination(Protocol):
@@ -31,8 +35,8 @@ class Destination(Protocol):
 
     def ended(self) -> None: ...
 
-    def became_stream(self) -> None:
-        """The answer will not end soon. Raises TooMany."""
+    def became_stream(self) -> OpenStream | None:
+        """The answer will not end soon: who watches what passes on it, if anybody does. Raises TooMany."""
 
     def lease(self) -> UpstreamConnection | None:
         """A pooled connection that may be written to in this step of the event loop."""
@@ -64,9 +68,12 @@ class ToAgentDestination:
         "_assertions",
         "_front",
         "_limits",
+        "_open",
+        "_poll",
         "_pool",
         "_reach",
         "_request",
+        "_uses",
         "flow",
         "kind",
         "selects_ours",
@@ -77,6 +84,7 @@ class ToAgentDestination:
         self.kind = "agent"
         self._front = front
         self._reach = shared.reach
+        self._uses = shared.reach.uses
         self._request = request
         self._limits = shared.limits
         self._access = shared.access
@@ -87,38 +95,85 @@ class ToAgentDestination:
         self.selects_ours = False
         """The client offered our subprotocol, which the answer selects if the agent selects none."""
         self._pool: AgentPool | None = None
+        self._poll: bool | None = None
+        """It asks the health path and nothing else; None while that is not known. It is no use of the agent."""
+        self._open: OpenStream | None = None
 
     def began(self) -> None:
-        self._reach.began(self._front.agent_id)
+        self._uses.began(self._front.agent_id)
         self._limits.enter(self._request, stream=self.stream)
 
     def ended(self) -> None:
-        self._reach.ended(self._front.agent_id)
+        if self._poll:
+            self._uses.poll_ended(self._front.agent_id)
+        if self._open is not None:
+            self._uses.stream_ended(self._front.agent_id)
+        self._uses.ended(self._front.agent_id)
         self._limits.leave(self._request, stream=self.stream)
         if self.flow is not None:
             self.flow.close()
 
-    def became_stream(self) -> None:
+    def became_stream(self) -> OpenStream | None:
         if not self.stream:
             self._limits.check_stream(self._request)
             self._limits.leave(self._request, stream=False)
             self._limits.enter(self._request, stream=True)
             self.stream = True
+        head = self._request.head
+        if head.method == b"GET":  # by another method somebody waits for work that was ordered
+            upgraded = value_of(head.fields, b"upgrade") is not None
+            self._open = self._reach.open_stream(self._front.agent_id, upgraded=upgraded)
+        return self._open
 
     def lease(self) -> UpstreamConnection | None:
         if self.flow is not None and self.flow.passed(0):
             return None
         pool = self._pool = self._reach.pool(self._front.agent_id)
-        return None if pool is None else pool.lease()
+        if pool is None:
+            return None
+        if self._poll is None:
+            self._note(pool.health_target)
+        return pool.lease()
+
+    def _note(self, health_target: bytes) -> bool:
+        """Count it as a use of the agent, or as a poll; True for one poll of a series."""
+        target = self._front.target
+        self._poll = target.startswith(health_target) and target[len(health_target) :][:1] in (b"", b"?")
+        if self._poll:
+            return self._uses.poll_began(self._front.agent_id)
+        self._uses.used.add(self._front.agent_id)
+        return False
 
     async def connect(self) -> UpstreamConnection:
         if self.flow is not None:
             await self.flow.paid_off()
             if (pooled := self.lease()) is not None:
                 return pooled
-        upstream = await self._reach.soon_ready(self._front.agent_id)
-        self._pool = self._reach.pool_of(upstream)
+        agent_id = self._front.agent_id
+        known = self._reach.sleeping(agent_id) if self._poll is None else None
+        if known is not None and self._note(known.health_path.encode("utf-8")):
+            raise Unavailable(
+                "cannot reach the agent: it is asleep, and polls of its health path do not wake it; any other request does",
+                code="agent_asleep",
+                retry_after_seconds=POLLING_SECONDS,
+            )
+        if waiting.is_navigation(self._front, self._request.head):
+            upstream = await self._soon_for_a_page(agent_id)
+        else:
+            upstream = await self._reach.soon_ready(agent_id)
+        self._pool = pool = self._reach.pool_of(upstream)
+        if self._poll is None:
+            self._note(pool.health_target)
         return await self._reach.connect(upstream)
+
+    async def _soon_for_a_page(self, agent_id: str) -> Upstream:
+        """A person looks at a page meanwhile, which asks again by itself."""
+        try:
+            return await self._reach.soon_ready(agent_id, within_seconds=waiting.PAGE_AFTER_SECONDS)
+        except Unavailable as error:
+            if error.reason != "agent_starting":
+                raise
+            raise Answered(waiting.waiting_page()) from error
 
     def give_back(self, connection: UpstreamConnection) -> None:
         assert self._pool is not None
@@ -181,8 +236,8 @@ class Uncounted:
     def ended(self) -> None:
         pass
 
-    def became_stream(self) -> None:
-        pass
+    def became_stream(self) -> OpenStream | None:
+        return None
 
 
 class ToApiDestination(Uncounted):

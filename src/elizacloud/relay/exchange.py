@@ -10,13 +10,9 @@ the upload. One that accepts it (2xx, keep-alive) does not: its agent is still r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
 
 from elizacloud.errors import Error
-from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.answers import Answer, OwnAnswer, answer_to
 from elizacloud.relay.client import Client
 from elizacloud.relay.destination import Destination, is_event_stream
@@ -25,27 +21,13 @@ from elizacloud.relay.headers import hygiene
 from elizacloud.relay.http1.body import LAST_CHUNK, chunk, chunk_parts
 from elizacloud.relay.http1.framing import Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head
-from elizacloud.relay.metrics import Metrics
-from elizacloud.relay.turns import BULK_BYTES, Turns
+from elizacloud.relay.surroundings import Surroundings
+from elizacloud.relay.turns import BULK_BYTES
 from elizacloud.relay.upstream import UpstreamConnection
+from elizacloud.relay.uses import OpenStream
 
 _SAFE_TO_REPEAT = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _OUTCOMES = ("", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx")
-
-
-class Tasks(Protocol):
-    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all exchanges of a worker share."""
-
-    tasks: Tasks
-    metrics: Metrics
-    access_log: AccessLog
-    turns: Turns
-    first_byte_timeout_seconds: float
 
 
 class Exchange:
@@ -68,6 +50,7 @@ class Exchange:
         "_sent_at",
         "_status",
         "_stopped_upload",
+        "_stream",
         "_streams",
         "_surroundings",
         "_upgrade",
@@ -96,6 +79,7 @@ class Exchange:
         self._stopped_upload = False
         self._status = 0
         self._streams = False
+        self._stream: OpenStream | None = None
         self._chunk_answer = False
         self._over = False
         self._connect_seconds = 0.0
@@ -174,7 +158,10 @@ class Exchange:
     def piped_up(self, data: bytes) -> None:
         if self._connection is not None:
             self._received(len(data))
-            self._connection.write(data)
+            if self._stream is not None and (answer := self._stream.up(data)) is not None:
+                self._client.write(answer)
+            else:
+                self._connection.write(data)
 
     def client_writable(self, writable: bool) -> None:
         if self._flow is not None:
@@ -217,7 +204,7 @@ class Exchange:
         came_at = perf_counter()
         if is_event_stream(head):
             try:
-                self._destination.became_stream()
+                self._stream = self._destination.became_stream()
             except Error as error:
                 self.fail(answer_to(error))
                 return
@@ -267,6 +254,8 @@ class Exchange:
 
     def answer_data(self, data: bytes) -> None:
         self._sent(len(data))
+        if self._stream is not None:
+            self._stream.down(data)
         for part in chunk_parts(data) if self._chunk_answer else (data,):
             self._client.write(part)
 
@@ -286,6 +275,7 @@ class Exchange:
 
     def upgraded(self, head: AnswerHead, data: bytes) -> None:
         assert self._upgrade is not None
+        self._stream = self._destination.became_stream()
         self._status = 101
         self._surroundings.metrics.upgraded += 1
         lines = self._destination.answer_lines(head) + self._request.edge_lines
@@ -297,6 +287,8 @@ class Exchange:
 
     def piped(self, data: bytes) -> None:
         self._sent(len(data))
+        if self._stream is not None:
+            self._stream.down(data)
         self._client.write(data)
 
     def upstream_lost(self, reason: str) -> None:

@@ -8,29 +8,29 @@ the netmap or in the table ends what no longer fits, in the same step of the eve
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import structlog
 
-from elizacloud import states
-from elizacloud.errors import Error, NotFound, TailnetUnavailable, Unavailable
+from elizacloud.errors import Error, NotFound, TailnetUnavailable, TooMany, Unavailable
 from elizacloud.relay.dialling.dial import AgentDialer
 from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.dialling.shared_dials import SharedDials
 from elizacloud.relay.front import PATH_PREFIX
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.upstream import UpstreamConnection
+from elizacloud.relay.uses import OpenStream, Uses
+from elizacloud.relay.wakes import Waker, Wakes
 from elizacloud.tailnet.identity import mismatch
 from elizacloud.tailnet.netmap import Netmap, Peer, PeerChange
-from elizacloud.upstreams import Upstream, UpstreamTable
+from elizacloud.upstreams import KnownAgent, Upstream, UpstreamTable, WakeRefusal
 
 logger = structlog.get_logger()
 
 PoolKey = tuple[str, int, int]
 
-_COMING_UP = (states.SETTLING - {states.State.PAUSING, states.State.STOPPING}) | {states.State.READY}
 _RETRY_SECONDS = 2.0
 
 
@@ -44,10 +44,6 @@ class AgentTimeout(Error):
     code, status = "agent_timeout", 504
 
 
-class Waker(Protocol):
-    def tell_wake(self, agent_id: str) -> None: ...
-
-
 class AgentPool(Pool):
     """Connections to one run of one agent, and the header lines that requests to it carry."""
 
@@ -59,6 +55,7 @@ class AgentPool(Pool):
         self.upstream = upstream
         self.peer: Peer | None = None
         """The peer that was found to be the agent, for as long as the netmap has this very one."""
+        self.health_target = upstream.health_path.encode("utf-8")
         self.host_line = f"Host: {upstream.ip}:{upstream.port}\r\n".encode("ascii")
         self.prefix_line = b"X-Forwarded-Prefix: " + PATH_PREFIX + upstream.agent_id.encode("ascii") + b"\r\n"
         self.authorization_line = f"Authorization: Bearer {upstream.agent_token.get_secret_value()}\r\n".encode("ascii")
@@ -87,7 +84,6 @@ class Reach:
         self._table = table
         self._netmap = netmap
         self._dialer = dialer
-        self._waker = waker
         self._metrics = metrics
         self._dial_timeout_seconds = dial_timeout_seconds
         self._hold_seconds = hold_seconds
@@ -95,12 +91,10 @@ class Reach:
         self._pools: dict[PoolKey, AgentPool] = {}
         self._current: dict[str, AgentPool] = {}
         """For each agent: the pool that was used last."""
-        self._in_flight: dict[str, int] = {}
-        self._begun: dict[str, int] = {}
-        """Requests since the last report."""
+        self.uses = Uses(asyncio.get_running_loop().time)
+        self.wakes = Wakes(waker, asyncio.get_running_loop().time)
+        self._drains = 0
         self._held: Counter[str] = Counter()
-        self._woken: set[str] = set()
-        """Agents that the control plane was asked to wake, until nobody waits for them any more."""
         self._news: asyncio.Event | None = None
 
     # Which upstream
@@ -130,14 +124,30 @@ class Reach:
             return None
         return upstream
 
-    async def soon_ready(self, agent_id: str) -> Upstream:
-        """Wait for it as long as it is coming up, at most for the hold time; the control plane is told once.
+    def sleeping(self, agent_id: str) -> KnownAgent | None:
+        """What is known of it, if a request would wake it."""
+        known = self._table.agents.get(agent_id)
+        return known if known is not None and known.wakeable else None
 
-        Raises NotFound when the agent is gone, Unavailable `agent_starting`, Unroutable.
+    def open_stream(self, agent_id: str, *, upgraded: bool) -> OpenStream:
+        """Watches an open stream of the agent; call `stream_ended` of `uses` when it ends."""
+        return OpenStream(agent_id, self.uses, self._table, self._wake_for_stream, upgraded=upgraded)
+
+    def _wake_for_stream(self, agent_id: str) -> None:
+        with contextlib.suppress(TooMany):  # the stream goes on when the agent wakes by another request
+            if self.sleeping(agent_id) is not None:
+                self.wakes.ask(agent_id)
+
+    async def soon_ready(self, agent_id: str, *, within_seconds: float | None = None) -> Upstream:
+        """Wait for it as long as it is coming up, at most for the hold time; the control plane is asked once to wake it.
+
+        Raises NotFound when the agent is gone, Unavailable `agent_starting`, Unroutable, and TooMany when it is not woken.
         """
         self._held[agent_id] += 1
+        if self._drains:
+            self._tell_news()
         try:
-            async with asyncio.timeout(self._hold_seconds):
+            async with asyncio.timeout(within_seconds or self._hold_seconds):
                 while (upstream := self.ready(agent_id)) is None:
                     self._check_coming_up(agent_id)
                     await self._next_news()
@@ -148,7 +158,7 @@ class Reach:
             self._held[agent_id] -= 1
             if not self._held[agent_id]:
                 del self._held[agent_id]
-                self._woken.discard(agent_id)
+                self.wakes.forget(agent_id)
 
     def _check_coming_up(self, agent_id: str) -> None:
         """Raise unless waiting makes sense."""
@@ -160,10 +170,9 @@ class Reach:
                 raise self._why_not(agent_id)
             return
         known = self._table.agents.get(agent_id)
-        if known is not None and known.wakeable and agent_id not in self._woken:
-            self._woken.add(agent_id)
-            self._waker.tell_wake(agent_id)
-        if known is None or not (known.wakeable or known.state in _COMING_UP):
+        if known is not None and known.wakeable:
+            self.wakes.ask(agent_id)
+        elif known is None or not known.coming:
             raise self._why_not(agent_id)
 
     def _why_not(self, agent_id: str) -> Error:
@@ -173,7 +182,7 @@ class Reach:
         known = self._table.agents.get(agent_id)
         if upstream is None and known is None:
             return NotFound("cannot find this agent: check its id and the token's owner", code="agent_not_found")
-        if upstream is not None or (known is not None and (known.wakeable or known.state in _COMING_UP)):
+        if upstream is not None or (known is not None and (known.wakeable or known.coming)):
             return Unavailable(
                 "cannot reach the agent yet: it is starting; try again in a moment",
                 code="agent_starting",
@@ -271,6 +280,15 @@ class Reach:
                 pool.retire()
             elif now.pool_key != pool.upstream.pool_key or not _same_place(pool.upstream, now):
                 pool.kill("the agent was started anew")
+        self.wakes.settle(self._table)
+        self._tell_news()
+
+    def linked_again(self) -> None:
+        """The control plane may not have heard who is to be woken."""
+        self.wakes.ask_again()
+
+    def wake_refused(self, refusal: WakeRefusal) -> None:
+        self.wakes.refused(refusal)
         self._tell_news()
 
     def netmap_changed(self, changes: tuple[PeerChange, ...]) -> None:
@@ -295,33 +313,22 @@ class Reach:
 
     # What is in flight
 
-    def began(self, agent_id: str) -> None:
-        self._in_flight[agent_id] = self._in_flight.get(agent_id, 0) + 1
-        self._begun[agent_id] = self._begun.get(agent_id, 0) + 1
-
-    def ended(self, agent_id: str) -> None:
-        left = self._in_flight[agent_id] - 1
-        if left:
-            self._in_flight[agent_id] = left
-        else:
-            del self._in_flight[agent_id]
-            if self._news is not None:
-                self._tell_news()
-
-    def take_activity(self) -> list[tuple[str, int, int]]:
-        """For each agent in use: its id, requests since the last call, and how many are in flight now."""
-        begun, self._begun = self._begun, {}
-        now = self._in_flight
-        return [(agent_id, begun.get(agent_id, 0), now.get(agent_id, 0)) for agent_id in begun | now]
-
     async def drained(self, agent_id: str, *, within_seconds: float) -> bool:
-        """True when nothing of the agent is in flight, False when that took too long."""
+        """True when nothing of the agent is in flight, False when that took too long, or a request is held for it."""
+        self._drains += 1
+        self.uses.watched = self._tell_news
         try:
             async with asyncio.timeout(within_seconds):
-                while agent_id in self._in_flight:
+                while not self.uses.idle(agent_id):
+                    if agent_id in self._held:
+                        return False
                     await self._next_news()
         except TimeoutError:
             return False
+        finally:
+            self._drains -= 1
+            if not self._drains:
+                self.uses.watched = None
         return True
 
     def connections(self) -> tuple[int, int]:

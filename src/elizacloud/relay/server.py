@@ -17,7 +17,7 @@ from elizacloud.relay.client_state import State
 from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.destinations import Destinations
 from elizacloud.relay.edge import Edge, Request
-from elizacloud.relay.exchange import Exchange, Surroundings
+from elizacloud.relay.exchange import Exchange
 from elizacloud.relay.headers.forwarded import Peer
 from elizacloud.relay.http1.framing import Kind, request_framing, request_keeps_alive
 from elizacloud.relay.http1.head import (
@@ -29,6 +29,7 @@ from elizacloud.relay.http1.head import (
 from elizacloud.relay.intake import Intake
 from elizacloud.relay.limits import Limits
 from elizacloud.relay.server_settings import ServerSettings
+from elizacloud.relay.surroundings import Surroundings
 from elizacloud.relay.upstream import WRITE_AHEAD_BYTES
 
 _HELD_BYTES = 64 << 10

@@ -30,22 +30,21 @@ from elizacloud.relay.destinations import Destinations
 from elizacloud.relay.dialling.dial import AgentDialer, UnixDialer
 from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.edge import Edge
-from elizacloud.relay.exchange import Surroundings
 from elizacloud.relay.front import Fronts
 from elizacloud.relay.headers.cors import Cors
 from elizacloud.relay.headers.forwarded import Proxies
 from elizacloud.relay.limits import Limits, LimitSettings
 from elizacloud.relay.link.client import LinkClient
-from elizacloud.relay.link.messages import Activity
 from elizacloud.relay.metrics import Metrics, State
 from elizacloud.relay.reach import Reach
 from elizacloud.relay.server import ClientConnection
 from elizacloud.relay.server_settings import ServerSettings
+from elizacloud.relay.surroundings import Surroundings
 from elizacloud.relay.throttle import Throttle
 from elizacloud.relay.tls import ServerCertificate
 from elizacloud.relay.turns import Turns
 from elizacloud.tailnet.netmap import Netmap, PeerChange
-from elizacloud.upstreams import PeerSeen, Probe, Upstream
+from elizacloud.upstreams import PeerSeen, Probe, Upstream, WakeRefusal
 
 logger = structlog.get_logger()
 
@@ -257,12 +256,18 @@ class Worker:
             self._losses_seen = self._link.table.losses
             self._end_what_may_not_go_on()
 
+    def linked_again(self) -> None:
+        self._reach.linked_again()
+
+    def wake_refused(self, refusal: WakeRefusal) -> None:
+        self._reach.wake_refused(refusal)
+
     def _end_what_may_not_go_on(self) -> None:
         """Requests, streams and upgraded connections whose credential was revoked or has expired."""
         for client in tuple(self._clients):
             client.recheck(self._access.ended)
 
-    # exchange.Tasks
+    # surroundings.Tasks
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -317,4 +322,4 @@ class Worker:
             self._end_what_may_not_go_on()
             if self._certificate is not None:
                 self._certificate.refresh()
-            self._link.tell_activity(tuple(Activity(*use) for use in self._reach.take_activity()))
+            self._link.tell_uses(self._reach.uses.take())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from elizacloud.settings.docker import DockerSettings
+from elizacloud.settings.idle import IdleSettings
 from elizacloud.settings.issuers import TrustedIssuers
 from elizacloud.settings.kinds import HeadscaleUrl, HostPort, Port, Seconds, Secret, Url
 from elizacloud.settings.relay import RelaySettings
@@ -17,7 +19,7 @@ from elizacloud.settings.relay import RelaySettings
 ENV_PREFIX = "ELIZACLOUD_"
 
 
-class Settings(RelaySettings, DockerSettings):
+class Settings(RelaySettings, DockerSettings, IdleSettings):
     """The settings of every process of elizacloud; each one uses what it needs."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
@@ -39,7 +41,7 @@ class Settings(RelaySettings, DockerSettings):
         "localhost", description="Domain of the browser front: each agent is {agentId}.{relay_domain}."
     )
     runtime: Literal["process", "docker"] = Field(
-        "process", description="Where agents run; docker is for `serve`, with a Headscale that containers reach."
+        "process", description="Where agents run: as processes that do not isolate, or in containers on Docker."
     )
 
     headscale: str = Field(
@@ -50,6 +52,10 @@ class Settings(RelaySettings, DockerSettings):
     headscale_api_key: Secret | None = Field(None, description="Headscale's API key; file:/path is accepted.")
     headscale_join_url: HeadscaleUrl | None = Field(
         None, description="The URL that agents join at: Headscale's server_url."
+    )
+    headscale_ipv4_prefix: IPv4Network = Field(
+        IPv4Network("100.64.0.0/10"),
+        description="What Headscale gives addresses from (its prefixes.v4): to tell how many are left.",
     )
     report_url: Url | None = Field(None, description="The URL that containers report to; serves /containers/* only.")
     report_listen: HostPort | None = Field(

@@ -11,8 +11,8 @@ import pytest
 from elizacloud.cipher import Cipher, new_secret_key
 from elizacloud.errors import Unauthenticated
 from elizacloud.relay.link.client import LinkClient
-from elizacloud.relay.link.messages import SILENCE_SECONDS, Activity
-from elizacloud.upstreams import PeerSeen, Probe, Redemption, Upstream
+from elizacloud.relay.link.messages import SILENCE_SECONDS
+from elizacloud.upstreams import PeerSeen, Probe, Redemption, Upstream, WakeRefusal
 
 
 class Heard:
@@ -21,7 +21,7 @@ class Heard:
     def __init__(self) -> None:
         self.peers: list[PeerSeen] = []
         self.wakes: list[str] = []
-        self.activity: list[Activity] = []
+        self.uses: list[str] = []
         self.any = asyncio.Event()
         self.tickets: dict[tuple[str, str], Redemption] = {}
         """By hash and agent; each is given once."""
@@ -56,8 +56,8 @@ class Heard:
         self.wakes.append(agent_id)
         self.any.set()
 
-    def active(self, activity: Activity) -> None:
-        self.activity.append(activity)
+    def used(self, agent_ids: tuple[str, ...]) -> None:
+        self.uses += agent_ids
         self.any.set()
 
 
@@ -71,6 +71,8 @@ class FakeWorker:
         self.idle.set()
         self.answer = Probe(200, True)
         self.probed: list[Upstream] = []
+        self.links = 0
+        self.refusals: list[WakeRefusal] = []
 
     async def probe(self, upstream: Upstream, *, within_seconds: float) -> Probe:
         self.probed.append(upstream)
@@ -86,6 +88,13 @@ class FakeWorker:
 
     def table_changed(self) -> None:
         self.changes += 1
+        self._note = asyncio.get_running_loop().create_task(self._notify(), name="notify")
+
+    def linked_again(self) -> None:
+        self.links += 1
+
+    def wake_refused(self, refusal: WakeRefusal) -> None:
+        self.refusals.append(refusal)
         self._note = asyncio.get_running_loop().create_task(self._notify(), name="notify")
 
     async def _notify(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from elizacloud.errors import Misconfigured, TailnetUnavailable
 from elizacloud.relay.link import messages
 from elizacloud.relay.link.hub import Hub
-from elizacloud.upstreams import KnownAgent, PeerSeen, Probe
+from elizacloud.upstreams import KnownAgent, PeerSeen, Probe, WakeRefusal
 from tests.relay.link.conftest import FakeWorker, Following, Heard
 from tests.relay.link.test_messages import AGENT, TOKEN, UPSTREAM
 
@@ -200,12 +200,25 @@ async def test_what_workers_see_and_do_reaches_the_listener(run_dir: Path, follo
         await worker.until(lambda: client.linked)
         client.tell_peer(peer)
         client.tell_wake("a")
-        client.tell_activity((messages.Activity("a", 2, 1),))
+        client.tell_uses(("a",))
         async with asyncio.timeout(5):
-            while not heard.activity:
+            while not heard.uses:
                 heard.any.clear()
                 await heard.any.wait()
     assert (heard.peers, heard.wakes) == ([peer], ["a"])
+
+
+async def test_a_refused_wake_reaches_every_worker_and_a_new_link_is_told(run_dir: Path, following: Following) -> None:
+    hub = hub_with()
+    refusal = WakeRefusal("a", "cannot wake the agent: no room", "quota_running", 60.0)
+    async with hub.serve(run_dir / "link"), following() as (client, worker):
+        await worker.until(lambda: client.linked)
+        assert worker.links == 1
+        hub.refuse_wake(refusal)
+        await worker.until(lambda: bool(worker.refusals))
+        assert worker.refusals == [refusal]
+        next(iter(hub._workers.values())).cut("outage")
+        await worker.until(lambda: worker.links == 2)
 
 
 @pytest.mark.parametrize("sent", [b"rubbish\n", b"\n", b'{"kind":"heartbeat"}\n', b"x" * (messages.MAX_UP_BYTES + 2)])

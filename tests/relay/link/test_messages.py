@@ -64,7 +64,7 @@ def test_what_the_control_plane_says_arrives_as_it_was(message: messages.Down) -
         messages.Wake("a"),
         messages.EndSession("ef" * 32),
         messages.AskRedeem(1, "ef" * 32, "kagent0000000001", session=True),
-        messages.Active((messages.Activity("a", 3, 1),)),
+        messages.Used(("a", "b")),
         messages.Goodbye(),
     ],
     ids=lambda message: message.kind,

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from elizacloud.agents.parts import Outcome, Parts, Waiting
 from elizacloud.agents.steps.ending import confirm_gone, delete, stop
-from elizacloud.agents.steps.joining import await_join, await_ready, check
+from elizacloud.agents.steps.joining import await_join, await_ready
 from elizacloud.agents.steps.launching import mint_key, restart, start
 from elizacloud.agents.steps.pausing import pause, resume
+from elizacloud.agents.steps.resting import rest
 from elizacloud.states import Step
 from elizacloud.store import Record
 
@@ -29,4 +30,4 @@ STEPS: dict[Step, Callable[[Parts, Record, Waiting], Awaitable[Outcome]]] = {
 LOOKS = frozenset({Step.AWAIT_JOIN, Step.AWAIT_READY, Step.CONFIRM_GONE})
 """Steps that only look and are called again until they see it: they are not held back by a failure's pause."""
 
-__all__ = ["LOOKS", "STEPS", "check"]
+__all__ = ["LOOKS", "STEPS", "rest"]

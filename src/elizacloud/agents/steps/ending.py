@@ -88,8 +88,8 @@ async def confirm_gone(parts: Parts, record: Record, waiting: Waiting) -> Outcom
         return Later(CLEAN_GAP_SECONDS)
     await parts.journal.save(record, step=Step.CONFIRM_GONE, to=State.GONE, seconds=waiting.seconds, failure=None)
     parts.clean_sweeps.pop(agent.id, None)
-    parts.busy_until.pop(agent.id, None)
     parts.lookout.forget(agent.id)
+    parts.uses.forget(agent.id)
     parts.handover.drop(agent.id)
     return Later(None)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from elizacloud.agents.backoff import seconds_until
 from elizacloud.agents.parts import BUSY_MAX_SECONDS, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.joining import fall_back, why_ended
-from elizacloud.states import State, Step
+from elizacloud.states import WAKEABLE, State, Step, Wanted
 from elizacloud.store import Record
 
 DRAIN_SECONDS = 10.0
+DRAIN_LOOK_SECONDS = 1.0
+REST, IN_USE = "rest", "in use"
+"""What events call that which an idle policy wants, and that it was wrong."""
 
 
 async def pause(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
@@ -19,18 +24,44 @@ async def pause(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     run = record.run
     if (ended := await why_ended(parts, record)) is not None:
         return await fall_back(parts, record, Step.PAUSE, ended)
-    until = parts.busy_until.get(record.agent.id)
+    until = None if run is None else run.busy_until
     left = 0.0 if until is None else seconds_until(until, parts.now(), longest_seconds=BUSY_MAX_SECONDS)
     if left:
-        await parts.journal.save(record, step=Step.PAUSE, to=State.READY)
-        raise StepFailed("its container says that it is working", code="busy", retry_after_seconds=left)
-    if not await parts.journal.withdraw(record, within_seconds=DRAIN_SECONDS):
-        await parts.journal.save(record, step=Step.PAUSE, to=State.READY, reason="requests are in flight")
-        raise StepFailed("a relay did not say that it is idle", code="busy")
+        return await _not_now(parts, record, "its container says that it is working", left)
+    if not await _drained(parts, record):
+        return await _not_now(parts, record, "a relay did not say that it is idle", None)
     if run is not None and run.runtime_ref is not None:
         await parts.place.runtime.pause(run.runtime_ref)
     await parts.journal.save(record, step=Step.PAUSE, to=State.PAUSED, seconds=waiting.seconds, failure=None)
     return Moved()
+
+
+async def _drained(parts: Parts, record: Record) -> bool:
+    """True when nothing is in flight; no longer waited for once it is wanted to run, since a request may be held for it."""
+    now = asyncio.get_running_loop().time
+    ends_at = now() + DRAIN_SECONDS
+    while (began := now()) < ends_at:
+        if await parts.journal.withdraw(record, within_seconds=DRAIN_LOOK_SECONDS):
+            return True
+        if now() - began < DRAIN_LOOK_SECONDS / 2:
+            return False  # a relay that knows before the time is over holds a request
+        if (await parts.journal.load(record.agent.id)).agent.wanted is Wanted.RUNNING:
+            return False
+    return False
+
+
+async def _not_now(parts: Parts, record: Record, why: str, retry_after_seconds: float | None) -> Outcome:
+    """It is published again. What its owner wants is tried again later; what its idle policy wanted was wrong: it is used."""
+    record = await parts.journal.save(record, step=Step.PAUSE, to=State.READY, reason=why)
+    if record.agent.wanted not in WAKEABLE:
+        return Moved()
+    events, agent_id = parts.store.events, record.agent.id
+    rested, paused = await events.last(agent_id, step=REST), await events.last(agent_id, step="pause")
+    if rested is not None and (paused is None or paused.sequence < rested.sequence):
+        parts.uses.note(agent_id)
+        await parts.journal.want(record, Wanted.RUNNING, step=IN_USE, reason=why)
+        return Moved()
+    raise StepFailed(why, code="busy", retry_after_seconds=retry_after_seconds)
 
 
 async def resume(parts: Parts, record: Record, waiting: Waiting) -> Outcome:

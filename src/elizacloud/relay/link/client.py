@@ -21,7 +21,7 @@ from elizacloud.errors import Invalid, Unauthenticated, Unavailable
 from elizacloud.processes.backoff import Backoff
 from elizacloud.relay.link import messages
 from elizacloud.relay.link.snapshot import SnapshotFile
-from elizacloud.upstreams import PeerSeen, Probe, Redemption, Upstream, UpstreamTable
+from elizacloud.upstreams import PeerSeen, Probe, Redemption, Upstream, UpstreamTable, WakeRefusal
 
 logger = structlog.get_logger()
 
@@ -41,6 +41,12 @@ class Worker(Protocol):
 
     def table_changed(self) -> None:
         """The table is another now: upstreams may have gone, come or changed."""
+
+    def linked_again(self) -> None:
+        """What was told to the control plane before may be lost."""
+
+    def wake_refused(self, refusal: WakeRefusal) -> None:
+        """Nobody wakes the agent for the requests that are held."""
 
 
 class LinkClient:
@@ -137,9 +143,9 @@ class LinkClient:
     def tell_wake(self, agent_id: str) -> None:
         self._send(messages.Wake(agent_id))
 
-    def tell_activity(self, agents: tuple[messages.Activity, ...]) -> None:
+    def tell_uses(self, agents: tuple[str, ...]) -> None:
         if agents:
-            self._send(messages.Active(agents))
+            self._send(messages.Used(agents))
 
     def tell_session_ended(self, session_sha256: str) -> None:
         self._send(messages.EndSession(session_sha256))
@@ -193,6 +199,7 @@ class LinkClient:
                         self.table.replace(snapshot)
                         if not self.linked:
                             logger.info("linked to the control plane", epoch=snapshot.epoch, revision=snapshot.revision)
+                            worker.linked_again()
                         self.linked = True
                         self._now_heard()
                         self._unsaved.set()
@@ -210,6 +217,8 @@ class LinkClient:
                         task = tasks.create_task(self._probe(worker, asked), name=f"probe {asked.upstream.agent_id}")
                         answering.add(task)
                         task.add_done_callback(answering.discard)
+                    case messages.RefuseWake(refusal):
+                        worker.wake_refused(refusal)
                     case messages.Redeemed() as redeemed:
                         waiting = self._redeeming.get(redeemed.id)
                         if waiting is not None and not waiting.done():

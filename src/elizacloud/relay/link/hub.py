@@ -37,6 +37,7 @@ from elizacloud.upstreams import (
     Snapshot,
     Upstream,
     UpstreamTable,
+    WakeRefusal,
 )
 
 logger = structlog.get_logger()
@@ -55,7 +56,7 @@ class Listener(Registrar, Protocol):
 
     def wake(self, agent_id: str) -> None: ...
 
-    def active(self, activity: messages.Activity) -> None: ...
+    def used(self, agent_ids: tuple[str, ...]) -> None: ...
 
 
 class Hub:
@@ -130,6 +131,10 @@ class Hub:
         if not isinstance(done, messages.ProbeDone):
             raise TailnetUnavailable("cannot probe the agent: the link to the relay worker broke")
         return done.probe
+
+    def refuse_wake(self, refusal: WakeRefusal) -> None:
+        for worker in tuple(self._workers.values()):
+            worker.send(messages.RefuseWake(refusal))
 
     def add_token(self, token: KnownToken) -> None:
         self._tell(tokens=(token,))
@@ -235,9 +240,8 @@ class Hub:
                 self._listener.peer_seen(message.peer)
             case messages.Wake():
                 self._listener.wake(message.agent_id)
-            case messages.Active():
-                for activity in message.agents:
-                    self._listener.active(activity)
+            case messages.Used():
+                self._listener.used(message.agents)
             case messages.Goodbye():
                 worker.said_goodbye = True
             case messages.Heartbeat() | messages.Hello():

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, SecretStr, TypeAdapter, ValidationError
 
 from elizacloud.errors import Invalid
-from elizacloud.upstreams import Change, PeerSeen, Probe, Redemption, Snapshot, Upstream
+from elizacloud.upstreams import Change, PeerSeen, Probe, Redemption, Snapshot, Upstream, WakeRefusal
 
 T = TypeVar("T")
 
-PROTOCOL = 2
+PROTOCOL = 3
 MAX_DOWN_BYTES = 64 << 20
 """The longest line that a worker accepts: a snapshot of some 100,000 agents."""
 MAX_UP_BYTES = 1 << 20
@@ -56,6 +56,12 @@ class AskDrain:
     agent_id: str
     within_seconds: float
     kind: Literal["ask_drain"] = "ask_drain"
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseWake:
+    refusal: WakeRefusal
+    kind: Literal["refuse_wake"] = "refuse_wake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +110,11 @@ class Wake:
 
 
 @dataclass(frozen=True, slots=True)
-class Activity:
-    """What a worker did for an agent since its last report, and what it is still doing."""
+class Used:
+    """The agents for which the worker did something that matters since it last said so, or is doing it still."""
 
-    agent_id: str
-    requests: int
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True)
-class Active:
-    agents: tuple[Activity, ...]
-    kind: Literal["active"] = "active"
+    agents: tuple[str, ...]
+    kind: Literal["used"] = "used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +162,7 @@ class Goodbye:
     kind: Literal["goodbye"] = "goodbye"
 
 
-Down = Table | Changed | AskProbe | AskDrain | Redeemed | Heartbeat
+Down = Table | Changed | AskProbe | AskDrain | Redeemed | RefuseWake | Heartbeat
 Up = (
     Hello
     | Resync
@@ -174,7 +173,7 @@ Up = (
     | SeekKeys
     | Seen
     | Wake
-    | Active
+    | Used
     | Goodbye
     | Heartbeat
 )

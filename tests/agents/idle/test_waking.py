@@ -1,0 +1,81 @@
+"""Who gets an agent woken, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from elizacloud.agents.idle.waking import WakeBudget, Waking
+from elizacloud.agents.quota import check_counts
+from elizacloud.errors import StoreUnavailable, TooMany
+from elizacloud.states import Wanted
+from tests.fakes.relays import FakeRelays
+
+
+@pytest.mark.looptime
+async def test_a_budget_comes_back_with_time_and_is_each_owners_own() -> None:
+    budget = WakeBudget(60)
+    for _ in range(60):
+        budget.check("ann")
+        budget.spend("ann")
+    with pytest.raises(TooMany, match="60 times an hour") as caught:
+        budget.check("ann")
+    assert caught.value.retry_after_seconds == pytest.approx(60, abs=1)
+    budget.check("bob")
+    await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    later = loop.create_future()
+    loop.call_later(61, later.set_result, None)
+    await later
+    budget.check("ann")
+    budget.spend("ann")
+    with pytest.raises(TooMany):
+        budget.check("ann")
+
+
+def test_no_budget_is_no_limit() -> None:
+    budget = WakeBudget(None)
+    budget.spend("ann")
+    budget.check("ann")
+
+
+async def test_a_refusal_is_told_to_the_relays_and_trouble_is_not() -> None:
+    relays, woken = FakeRelays(), asyncio.Queue[str]()
+
+    async def wake(agent_id: str) -> None:
+        woken.put_nowait(agent_id)
+        if agent_id == "full":
+            raise TooMany("cannot wake the agent: no room", code="quota_running")
+        if agent_id == "broken":
+            raise StoreUnavailable("the database is down")
+
+    waking = Waking(wake, relays)
+    for agent_id in ("full", "broken", "full", "fine"):
+        waking.ask(agent_id)
+    task = asyncio.create_task(waking.run(), name="waking")
+    async with asyncio.timeout(5):
+        assert [await woken.get() for _ in range(3)] == ["full", "broken", "fine"]
+        waking.ask("fine")
+        assert await woken.get() == "fine"
+    task.cancel()
+    assert [(refusal.agent_id, refusal.code) for refusal in relays.refusals] == [("full", "quota_running")]
+
+
+@pytest.mark.parametrize(
+    ("counts", "agents", "running", "code"),
+    [
+        ({Wanted.RUNNING: 2, Wanted.STOPPED: 1}, 3, None, "quota_agents"),
+        ({Wanted.RUNNING: 2, Wanted.DELETED: 9}, 3, 3, None),
+        ({Wanted.RUNNING: 2, Wanted.ASLEEP: 5, Wanted.PAUSED: 5}, None, 2, "quota_running"),
+        ({Wanted.ASLEEP: 5}, None, 1, None),
+        ({}, 1, 1, None),
+    ],
+)
+def test_the_gate(counts: dict[Wanted, int], agents: int | None, running: int | None, code: str | None) -> None:
+    if code is None:
+        check_counts(counts, agents, running)
+        return
+    with pytest.raises(TooMany) as caught:
+        check_counts(counts, agents, running)
+    assert caught.value.reason == code
