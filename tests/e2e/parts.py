@@ -33,7 +33,7 @@ class Parts:
     ) -> None:
         self.directory = directory or Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp"))
         self.url = ""
-        self._more_settings = dict(settings or {})
+        self.more_settings = dict(settings or {})
         self._settings = Settings(
             data_dir=self.directory / "data",
             headscale=headscale,
@@ -178,5 +178,5 @@ class Parts:
             "workers": "2",
             "port": "0",
             "log_json": "true",
-            **self._more_settings,
+            **self.more_settings,
         }
