@@ -1,6 +1,6 @@
 # `make` lists the targets. Everything needs only Python 3.11, make, git and the package registries.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos check fix docs bench bench-relay clean
+.PHONY: help install demo up test chaos check fix docs bench bench-relay bench-scale bench-agents clean
 
 UV_VERSION := 0.13.8
 UV := .tools/bin/uv
@@ -35,8 +35,8 @@ up: .venv/.product  ## Run the whole cloud on this machine
 test: .venv/.installed  ## Every test; real tailscaled and WireGuard in the end-to-end part
 	@$(RUN) pytest
 
-chaos: .venv/.installed  ## Every fault at every seam of every step, real processes; most of an hour
-	@CHAOS=all $(RUN) pytest tests/chaos tests/agents/test_random.py
+chaos: .venv/.installed  ## Every fault at every seam of every step, real processes; more than an hour
+	@CHAOS=all $(RUN) pytest tests/chaos tests/agents/test_random.py tests/e2e/test_address_reuse.py
 
 check: .venv/.installed  ## Format, lint, types, layers, docs
 	@$(RUN) ruff format --check src tests scripts bench
@@ -63,6 +63,13 @@ bench: .venv/.installed  ## Measure, as ratios in one run
 bench-relay: .venv/.installed .tools/bench/.installed  ## Measure the relay beside nginx, haproxy, Envoy, Traefik and Caddy
 	@$(RUN) python -m bench.relay $(ARGS)
 	@$(if $(ARGS),,$(RUN) python -m bench.relay_streams)
+
+bench-agents: .venv/.installed  ## Measure agents in containers beside a bare script
+	@$(RUN) python -m bench.docker $(ARGS)
+
+bench-scale: .venv/.installed  ## Measure one control plane with 10,000 agents on fakes, and 100 real nodes
+	@$(RUN) python -m bench.scale
+	@$(RUN) python -m bench.nodes
 
 clean:  ## Remove what was installed and built here
 	rm -rf .venv .tools dist .mypy_cache .ruff_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bench.relay import table
 from elizacloud import errors
 from elizacloud.agents.metrics import Metrics as ControlMetrics
 from elizacloud.agents.metrics import agents_by_state
+from elizacloud.app import network_health
 from elizacloud.app.relay import supervisor_metrics
 from elizacloud.cli.root import app
 from elizacloud.relay.metrics import Metrics, State
@@ -93,7 +95,8 @@ def errors_page() -> str:
 def metrics_page() -> str:
     metrics = Metrics()
     metrics.state = lambda: State({}, 0, False, 0.0, False, 0)
-    families = (*supervisor_metrics(ready=0, starts=0, followed=False, losses=0), *metrics.collect())
+    network = network_health.families((), datetime.now(UTC))
+    families = (*supervisor_metrics(ready=0, starts=0, followed=False, losses=0), *network, *metrics.collect())
     relays = [_metric_row(family.name, family.type, family) for family in families]
     by_state = agents_by_state({})
     control = [_metric_row(by_state.name, by_state.type, by_state)]
@@ -110,7 +113,8 @@ def metrics_page() -> str:
         + "\n".join(relays)
         + "\n\n`outcome` is `2xx` to `5xx` as the agent or the API answered, `upgraded`, `aborted` (the client left), "
         "`cut_short` (the answer was not completed), or the [code](errors.md) of an answer of the relay's own. `result` is "
-        "`connected` or such a code.\n\n## The control plane\n\nThe control plane serves its own at `control_metrics_listen`, "
+        "`connected` or such a code. `path` is `direct`, `peer_relay`, `derp` or `idle`, as the host's tailscaled says."
+        "\n\n## The control plane\n\nThe control plane serves its own at `control_metrics_listen`, "
         "and those of its process. `step` is a step of the [table of states](../ARCHITECTURE.md), `code` one of the "
         "[codes](errors.md), `kind` what `elizacloud sweep` calls a difference.\n\n" + head + "\n".join(control) + "\n"
     )

@@ -30,6 +30,7 @@ async def test_steps_their_failures_and_calls_to_headscale_are_counted(world: Wo
     assert f'elizacloud_step_seconds_count{{step="{step}"}} 1.0' in text
     code = HeadscaleUnavailable.code
     assert f'elizacloud_step_failures_total{{code="{code}",step="{step}"}} 2.0' in text
+    assert f'elizacloud_step_retries_total{{step="{step}"}} 2.0' in text
     assert 'elizacloud_headscale_call_seconds_count{call="create_preauth_key"} 3.0' in text
     assert f'elizacloud_headscale_errors_total{{call="create_preauth_key",code="{code}"}} 2.0' in text
 
@@ -50,6 +51,16 @@ async def test_what_a_sweep_finds_is_counted_once_and_what_it_repairs(world: Wor
     assert f'elizacloud_drift_found_total{{kind="{Kind.ORPHAN_NODE}"}} 1.0' in text
     assert f'elizacloud_repairs_total{{kind="{Kind.ORPHAN_NODE}",result="done"}} 1.0' in text
     assert "elizacloud_held 0.0" in text
+
+
+async def test_addresses_in_use_are_told_beside_how_many_there_are(world: World) -> None:
+    async with world.running():
+        await world.ready("ada")
+        await world.ready("bob")
+        await world.lifecycle.sweeper.sweep()
+    text = text_of(world.lifecycle.metrics)
+    assert "elizacloud_headscale_addresses_used 2.0" in text
+    assert "elizacloud_headscale_addresses 4.194304e+06" in text, "100.64.0.0/10 has other addresses"
 
 
 async def test_what_is_held_is_shown(world: World) -> None:

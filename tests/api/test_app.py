@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import structlog
 
 from elizacloud.api.schemas import EXAMPLE_ID
@@ -90,3 +92,21 @@ async def test_a_misspelt_query_parameter_is_told(served: Served) -> None:
     assert (answer.status, answer.body["code"]) == (422, "unknown_parameter")
     assert "limit" in answer.body["detail"]
     assert (await served.call("GET", "/login?code=x", token=None)).status == 200
+
+
+async def test_the_page_of_the_document_needs_nothing_from_elsewhere(served: Served) -> None:
+    page = await served.call("GET", "/docs", token=None)
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "'self'" in page.headers["Content-Security-Policy"]
+    assert "//" not in page.body, "it links to another server, or to a place that a prefix moves"
+    links = re.findall(r'(?:href|src)="([^"]+)"', page.body)
+    assert len(links) == 4
+    for link in links:
+        async with served.session.get(f"http://api/{link}") as asset:
+            assert asset.status == 200, link
+            assert asset.headers["X-Content-Type-Options"] == "nosniff"
+            assert len(await asset.read()) > 50
+    start = await served.call("GET", "/docs/start.js", token=None)
+    assert '"openapi.json"' in start.body
+    assert (await served.call("GET", "/docs/redoc.standalone.js", token=None)).status == 404
+    assert (await served.call("GET", "/docs/..%2f__init__.py", token=None)).status == 404

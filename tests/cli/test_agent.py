@@ -186,3 +186,14 @@ def test_without_server_or_token_it_says_what_to_do(stranger: Cli) -> None:
     assert no_server.exit_code == 5
     assert "elizacloud up" in no_server.stderr
     assert stranger("agent", "list", "--nonsense").exit_code == 2
+
+
+def test_events_are_followed_across_a_broken_connection_and_taken_up_where_one_was(cli: Cli, api: FakeApi) -> None:
+    agent_id = api.add("joined")
+    api.to_come, api.cut_after_events = ["ready", "deleting", "tombstone", "gone"], 2
+    shown = cli("agent", "events", agent_id, "--follow", "--json").stdout
+    events = [json.loads(line) for line in shown.splitlines()]
+    assert [event["stateTo"] for event in events] == ["joined", "ready", "deleting", "tombstone", "gone"]
+    for options in ([], ["--follow"]):
+        shown = cli("agent", "events", agent_id, "--json", "--after", str(events[2]["sequence"]), *options).stdout
+        assert [json.loads(line) for line in shown.splitlines()] == events[3:]

@@ -200,6 +200,9 @@ async def test_a_leader_that_dies_is_followed_within_ten_seconds(postgresql_url:
             agent_id = (await one.create_agent("ada")).agent_id
             await one.wait_until(agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
         leader = holders(postgresql_url)["sweeps"]
+        async with Client(second.url, SecretStr(token)) as two:
+            assert (await two.sweep(dry_run=True)).findings == (), "the leader sweeps for the other one"
+            assert holders(postgresql_url)["sweeps"] == leader
         await parts.kill("control plane")
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -208,6 +211,7 @@ async def test_a_leader_that_dies_is_followed_within_ten_seconds(postgresql_url:
                 await a_moment(0.05)
         assert loop.time() - began < 10
         async with Client(second.url, SecretStr(token)) as two:
+            assert (await two.sweep()).held_because is None
             await until_answers(two, agent_id)
             await two.delete_agent(agent_id)
             await until_right(parts, [])

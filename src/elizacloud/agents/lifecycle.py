@@ -129,7 +129,9 @@ class Lifecycle:
             if self._leases is not None and self._follower is not None and self._elsewhere is not None:
                 tasks.create_task(self._elsewhere.run(), name="answer other control planes")
                 tasks.create_task(self._follower.run(), name="follow other control planes")
-                tasks.create_task(self._leases.run(self._driver.taken, self.metrics.lease_losses.inc), name="keep leases")
+                tasks.create_task(
+                    self._leases.run(self._driver.taken, self.metrics.lease_losses.inc), name="keep leases"
+                )
 
     def peer_seen(self, peer: PeerSeen) -> None:
         """A relay's netmap shows or changed a node."""

@@ -39,6 +39,9 @@ class Metrics(Collector):
             ["step", "code"],
             registry=None,
         )
+        self.step_retries = Counter(
+            "elizacloud_step_retries", "Tries of a step that had failed before", ["step"], registry=None
+        )
         self.found = Counter(
             "elizacloud_drift_found",
             "Differences between store, runtime and Headscale, each counted when it is first seen",
@@ -50,6 +53,15 @@ class Metrics(Collector):
         self.leases = Gauge(
             "elizacloud_leases", "Leases that this control plane holds; 0 where it is the only one", registry=None
         )
+        self.lease_losses = Counter(
+            "elizacloud_lease_losses",
+            "Leases that ended before they were given up: the database was away, or this process stood still",
+            registry=None,
+        )
+        self.members = Gauge(
+            "elizacloud_control_planes", "Control planes that run on this database, as this one sees it", registry=None
+        )
+        self.members.set(1)
         self.held = Gauge("elizacloud_held", "Repairs that are held for the operator", registry=None)
         self.sweep_seconds = Histogram(
             "elizacloud_sweep_seconds", "Time of a whole sweep", buckets=_STEP_SECONDS, registry=None
@@ -58,6 +70,14 @@ class Metrics(Collector):
             "elizacloud_last_sweep_timestamp_seconds", "When the last sweep was through", registry=None
         )
         self.nodes = Gauge("elizacloud_headscale_nodes", "Nodes that Headscale lists, others' too", registry=None)
+        self.addresses = Gauge(
+            "elizacloud_headscale_addresses_used",
+            "IPv4 addresses of headscale_ipv4_prefix that nodes have",
+            registry=None,
+        )
+        self.pool = Gauge(
+            "elizacloud_headscale_addresses", "IPv4 addresses that headscale_ipv4_prefix has", registry=None
+        )
         self.keys = Gauge("elizacloud_headscale_keys", "Pre-auth keys that Headscale lists, others' too", registry=None)
         self.call_seconds = Histogram(
             "elizacloud_headscale_call_seconds",

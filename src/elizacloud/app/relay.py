@@ -24,6 +24,7 @@ from elizacloud.app.certificate import certificate_of
 from elizacloud.app.data_dir import DataDir, open_data_dir, private_dir
 from elizacloud.app.listening import listening_socket, url_of
 from elizacloud.app.metrics import AllProcesses, Families, ProcessMetrics, serve_metrics
+from elizacloud.app.network_health import NetworkHealth
 from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.app.tailnet_mode import check_dialling
 from elizacloud.app.workers import WorkerCommand, Workers
@@ -61,9 +62,11 @@ async def _run(settings: Settings, data: DataDir, config: Path | None, signals: 
     with _listener(settings) as listener:
         async with asyncio.TaskGroup() as tasks:
             workers = Workers(tasks, _command(settings, data, config, listener), feed)
-            own = ProcessMetrics(_OwnMetrics(watcher, workers))
+            network = NetworkHealth(tailscaled)
+            own = ProcessMetrics(_OwnMetrics(watcher, workers), network)
 
             async def families() -> Mapping[str, Families]:
+                await network.look()
                 return {SUPERVISOR: own.families(), **await workers.metrics()}
 
             every = AllProcesses(families, asyncio.get_running_loop())

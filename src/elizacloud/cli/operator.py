@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from elizacloud.cli.context import connect
 from elizacloud.cli.output import ago, one_line, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
-    from elizacloud.client.answers import Explanation
+    from elizacloud.client.answers import Explanation, SeenInstance, SeenNode, StoredRun
 
 _WHAT_HAPPENS = {
     "repair": ("would be repaired", "repaired"),
@@ -60,49 +61,57 @@ async def explain(
     if as_json:
         print_json(found.as_json())
         return
-    print_fields(_fields(found))
-
-
-def _fields(found: Explanation) -> list[tuple[str, str]]:
     agent = found.agent
     fields = [("agent", f"{agent.agent_id} ({agent.agent_name}), {agent.status}"), ("message", agent.message)]
-    fields.append(("next", found.next_step or "nothing: it is where its owner wants it"))
-    for one in found.store.generations:
-        key = "no key" if one.key_id is None else f"key {one.key_id}{' (expired)' if one.key_expired else ''}"
-        node = "no node" if one.node_id is None else f"node {one.node_id} at {one.ipv4}"
-        fields.append(("store", f"generation {one.number}: {key}, {node}"))
-    run = found.store.run
-    if run is not None:
-        how = f"ended: {run.end_reason}" if run.ended_at else "ready" if run.ready_at else "not ready yet"
-        fields.append(("store", f"run {run.generation}.{run.number}: {run.ref or 'no instance'}, {how}"))
-    fields += _told("runtime", found.runtime.error, _of_runtime(found))
-    fields += _told("headscale", found.headscale.error, _of_headscale(found))
-    fields += [("found", _joined(one.kind, one.about, one.detail)) for one in found.findings]
-    return fields
+    if found.why:
+        fields.append(("why", found.why))
+    print_fields([*fields, ("next", found.next_step or "nothing: it is where its owner wants it")])
+    print_table(["", "store", "runtime", "headscale"], side_by_side(found), empty="")
+    problems = [("runtime", found.runtime.error), ("headscale", found.headscale.error), ("found", found.findings_error)]
+    told = [(name, error) for name, error in problems if error]
+    told += [("found", _joined(one.kind, one.about, one.detail)) for one in found.findings]
+    if told:
+        print_fields(told)
 
 
-def _of_runtime(found: Explanation) -> list[str]:
-    lines = []
-    for one in found.runtime.instances:
-        ended = "" if one.exit_code is None else f"exit {one.exit_code}"
-        lines.append(_joined(f"instance {one.ref} {one.phase}", ended, one.reason))
-    return lines + [
-        f"volume of generation {one.generation}{'' if one.whole else ', not whole'}" for one in found.runtime.volumes
+def side_by_side(found: Explanation) -> list[tuple[str, ...]]:
+    """A row for each thing that one of them has: "?" where one did not answer, "-" where it has none."""
+    store, runtime, headscale = found.store, found.runtime, found.headscale
+    # The newest generation first: the older ones are history.
+    generations = sorted(store.generations, key=lambda one: one.number, reverse=True)
+    unknown = {"runtime": ["?"] if runtime.error else None, "headscale": ["?"] if headscale.error else None}
+    nodes = [_node(node) for node in headscale.nodes]
+    keys = [f"{key.key_id}, {'used' if key.used else 'not used'}" for key in headscale.keys]
+    volumes = [f"generation {one.generation}{'' if one.whole else ', not whole'}" for one in runtime.volumes]
+    stored_nodes = [f"{one.node_id} at {one.ipv4}" for one in generations if one.node_id]
+    stored_keys = [f"{one.key_id}{', expired' if one.key_expired else ''}" for one in generations if one.key_id]
+    things: list[tuple[str, list[str], list[str], list[str]]] = [
+        ("node", stored_nodes, [], unknown["headscale"] or nodes),
+        ("key", stored_keys, [], unknown["headscale"] or keys),
+        (
+            "instance",
+            [_run(store.run)] if store.run else [],
+            unknown["runtime"] or list(map(_instance, runtime.instances)),
+            [],
+        ),
+        ("volume", [f"generation {one.number}" for one in generations[:1]], unknown["runtime"] or volumes, []),
     ]
+    return [(name, *cells) for name, *columns in things for cells in zip_longest(*columns, fillvalue="-")]
 
 
-def _of_headscale(found: Explanation) -> list[str]:
-    lines = []
-    for node in found.headscale.nodes:
-        seen = "online" if node.online else f"offline, seen {ago(node.last_seen)}" if node.last_seen else "offline"
-        lines.append(f"node {node.node_id} {node.hostname} at {node.ipv4}, key {node.key_id}, {seen}")
-    return lines + [f"key {key.key_id}, {'used' if key.used else 'not used'}" for key in found.headscale.keys]
+def _node(node: SeenNode) -> str:
+    seen = "online" if node.online else f"offline, seen {ago(node.last_seen)}" if node.last_seen else "offline"
+    return f"{node.node_id} at {node.ipv4}, {node.hostname}, key {node.key_id}, {seen}"
 
 
-def _told(name: str, error: str | None, lines: list[str]) -> list[tuple[str, str]]:
-    if error:
-        return [(name, error)]
-    return [(name, line) for line in lines] or [(name, "nothing of it")]
+def _run(run: StoredRun) -> str:
+    how = f"ended: {run.end_reason}" if run.ended_at else "ready" if run.ready_at else "not ready yet"
+    return f"{run.ref or 'none'} of run {run.generation}.{run.number}, {how}"
+
+
+def _instance(instance: SeenInstance) -> str:
+    ended = "" if instance.exit_code is None else f"exit {instance.exit_code}"
+    return _joined(f"{instance.ref} {instance.phase}", ended, instance.reason)
 
 
 def _joined(*parts: Any) -> str:

@@ -40,6 +40,7 @@ class Agent(Answer):
     external: bool = False
     environment: dict[str, SecretStr] | None = None
     image: str | None = None
+    idle_policy: dict[str, Any] = Field(default_factory=dict)
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
@@ -209,6 +210,7 @@ class Explanation(Answer):
     """One agent as store, runtime and Headscale see it."""
 
     agent: Agent
+    why: str = ""
     next_step: str | None = None
     store: InStore = Field(default_factory=InStore)
     runtime: InRuntime = Field(default_factory=InRuntime)

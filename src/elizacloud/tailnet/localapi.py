@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from elizacloud.errors import Refused, TailnetUnavailable
 from elizacloud.tailnet.bus import Event, EventDecoder, Watch
+from elizacloud.tailnet.peers import Peer, peer_of
 
 HOST = "local-tailscaled.sock"
 """The one Host header that the LocalAPI accepts besides an empty one."""
@@ -72,6 +73,11 @@ class LocalApi:
         """One address of each peer that this machine sees now."""
         peers = (await self._json("GET", "status")).get("Peer") or {}
         return tuple(peer["TailscaleIPs"][0] for peer in peers.values() if peer.get("TailscaleIPs"))
+
+    async def peers(self) -> tuple[Peer, ...]:
+        """Its peers, with the ways to them."""
+        found = (await self._json("GET", "status")).get("Peer") or {}
+        return tuple(peer_of(status) for status in found.values())
 
     async def prefs(self) -> Mapping[str, Any]:
         """The preferences in force (ipn.Prefs), private keys left out by tailscaled."""

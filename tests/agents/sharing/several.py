@@ -31,6 +31,7 @@ from tests.fakes.store import CELL, HOST
 
 LEASE_SECONDS = 1.0
 BEAT_SECONDS = 0.1
+WITHIN = 30.0
 
 
 class Relays(FakeRelays):
@@ -207,3 +208,12 @@ async def a_moment(seconds: float = 0.05) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await asyncio.get_running_loop().create_future()
+
+
+async def until(met: Callable[[], bool], what: str) -> None:
+    try:
+        async with asyncio.timeout(WITHIN):
+            while not met():
+                await a_moment()
+    except TimeoutError:
+        raise AssertionError(f"not within {WITHIN} s: {what}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -71,8 +71,10 @@ def _now() -> float:
 
 
 @asynccontextmanager
-async def running(leases: Leases, taken: list[str] | None = None) -> AsyncIterator[Leases]:
-    task = asyncio.create_task(leases.run((taken if taken is not None else []).extend), name="leases")
+async def running(
+    leases: Leases, taken: list[str] | None = None, lost: Callable[[], None] = lambda: None
+) -> AsyncIterator[Leases]:
+    task = asyncio.create_task(leases.run((taken if taken is not None else []).extend, lost), name="leases")
     try:
         await _pass(0.1)
         yield leases
@@ -132,8 +134,8 @@ async def test_what_a_dead_one_had_is_taken_within_ten_seconds() -> None:
 
 
 async def test_a_store_that_is_away_ends_all_work_and_its_return_is_a_new_beginning() -> None:
-    store, taken = FakeStore(), list[str]()
-    async with running(a_control_plane(store, "1"), taken) as one:
+    store, taken, lost = FakeStore(), list[str](), list[None]()
+    async with running(a_control_plane(store, "1"), taken, lambda: lost.append(None)) as one:
         hold = one.of("a" * 16)
         assert hold is not None
         store.down = True
@@ -148,6 +150,7 @@ async def test_a_store_that_is_away_ends_all_work_and_its_return_is_a_new_beginn
         assert again is not None
         assert again.fence == Fence("agents 5", "1", 2)
         assert len(taken) == 2 * len(SHARED)
+        assert len(lost) == len(SHARED)
 
 
 async def test_a_renewal_whose_answer_took_too_long_does_not_count() -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 
 import pytest
 
-from elizacloud.agents.reconcile import sweep
 from elizacloud.agents.sharing.shards import SHARED
-from elizacloud.agents.steps import ending
 from elizacloud.model import AgentSpec, ApiToken, Scope, utc_now
 from elizacloud.runtime.protocol import Phase
 from elizacloud.states import State, Wanted
 from elizacloud.store import Record
-from tests.agents.sharing.several import ControlPlane, SharedWorld, Stop, a_moment, shared_world
+from tests.agents.sharing.several import WITHIN, ControlPlane, SharedWorld, Stop, a_moment, until
 from tests.agents.test_lifecycle import no_leaks
 from tests.agents.world import ANN
 
@@ -29,39 +26,6 @@ def stopped_at(*calls: str) -> pytest.MarkDecorator:
     chosen = [case for number, case in enumerate(cases) if number % 4 in (0, 3)]
     names = [f"{'after' if after else 'before'} {call}{', blind' * blind}" for call, after, blind in chosen]
     return pytest.mark.parametrize(("call", "after", "blind"), chosen, ids=names)
-
-
-WITHIN = 30.0
-
-
-@pytest.fixture
-async def world(postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SharedWorld]:
-    monkeypatch.setattr(sweep, "CONFIRM_SECONDS", 0.2)
-    monkeypatch.setattr(sweep, "SOON_SECONDS", 0.3)
-    monkeypatch.setattr(sweep, "SWEEP_SECONDS", 1.0)
-    monkeypatch.setattr(ending, "CLEAN_GAP_SECONDS", 0.2)
-    async with shared_world(postgresql_url) as world:
-        yield world
-
-
-@pytest.fixture
-async def start(world: SharedWorld) -> AsyncIterator[Callable[..., object]]:
-    """Starts control planes, which run until the end of the test."""
-    async with AsyncExitStack() as stack:
-
-        async def start_one(stop: Stop | None = None, *, blind: bool = False) -> ControlPlane:
-            return await stack.enter_async_context(world.control_plane(stop, blind=blind))
-
-        yield start_one
-
-
-async def until(met: Callable[[], bool], what: str) -> None:
-    try:
-        async with asyncio.timeout(WITHIN):
-            while not met():
-                await a_moment()
-    except TimeoutError:
-        raise AssertionError(f"not within {WITHIN} s: {what}") from None
 
 
 async def taken_over(world: SharedWorld, start: Callable[..., object], stop: Stop) -> ControlPlane:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_address
 from math import inf
 from random import Random
 
@@ -164,3 +165,6 @@ class Sweeper:
         metrics.held.set(len(verdict.held))
         metrics.nodes.set(len(outside.nodes))
         metrics.keys.set(len(outside.keys))
+        prefix = self._parts.settings.headscale_ipv4_prefix
+        metrics.pool.set(prefix.num_addresses)
+        metrics.addresses.set(sum(node.ipv4 is not None and ip_address(node.ipv4) in prefix for node in outside.nodes))

@@ -121,4 +121,8 @@ def _finding(told: dict[str, Any]) -> Finding:
 
 
 def _secrets(told: dict[str, str | None]) -> InstanceSecrets:
-    return InstanceSecrets(**{name: None if value is None else SecretStr(value) for name, value in told.items()})
+    def secret(name: str) -> SecretStr:
+        return SecretStr(told[name] or "")
+
+    key = None if told["preauth_key"] is None else secret("preauth_key")
+    return InstanceSecrets(key, secret("agent_token"), secret("join_token"), secret("busy_token"))

@@ -71,14 +71,15 @@ class Leases:
             await self._leading.wait()
         return hold
 
-    async def run(self, taken: Callable[[Collection[str]], None]) -> None:
-        """Until cancelled; gives everything up at the end. `taken` is told which shards have become ours."""
+    async def run(self, taken: Callable[[Collection[str]], None], lost: Callable[[], None] = lambda: None) -> None:
+        """Until cancelled; gives everything up at the end. `taken` is told which shards have become ours, and `lost` of each
+        lease that ended before it was given up."""
         well = True
         try:
             while True:
                 try:
                     async with asyncio.timeout(self._lease_seconds / 2):
-                        if new := await self._beat():
+                        if new := await self._beat(lost):
                             log.info("leases taken", leases=new)
                             taken(new)
                     well = True
@@ -90,7 +91,7 @@ class Leases:
         finally:
             await self._give_all_up()
 
-    async def _beat(self) -> list[str]:
+    async def _beat(self, lost: Callable[[], None]) -> list[str]:
         now = asyncio.get_running_loop().time
         sent = now()
         renewed = {fence.name: fence for fence in await self._store.renew(self.me, self._lease_seconds)}
@@ -99,6 +100,7 @@ class Leases:
                 hold.keep(sent + self._lease_seconds)
             if renewed.get(name) != hold.fence or hold.is_over:
                 log.warning("a lease was lost", lease=name)
+                lost()
                 self._drop(name)
         if f"{MEMBER}{self.me}" not in renewed:
             await self._store.take(f"{MEMBER}{self.me}", self.me, self._lease_seconds)
