@@ -19,8 +19,12 @@ from tests.fakes.postgresql import postgresql_url as postgresql_url
 
 CONTROL_SERVER = "control_server"
 """The user property by which a test says which control server it ran on."""
+DOCKER = "docker"
+"""That of a test which runs on a real Docker Engine."""
 
 ran: Counter[str] = Counter()
+no_docker: set[str] = set()
+"""Why tests that need one did not run."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,9 +44,18 @@ def logs_go_nowhere_special() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "docker_engine" in getattr(item, "fixturenames", ()):
+        item.user_properties.append((DOCKER, True))
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    on_docker = (DOCKER, True) in report.user_properties
     if report.when == "call" and not report.skipped:
         ran.update(str(value) for name, value in report.user_properties if name == CONTROL_SERVER)
+        ran.update([DOCKER] if on_docker else [])
+    elif report.skipped and on_docker and isinstance(report.longrepr, tuple):
+        no_docker.add(report.longrepr[2].removeprefix("Skipped: "))
 
 
 def configured_headscales() -> list[str]:
@@ -62,10 +75,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.section("control servers")
-    for name, count in sorted(ran.items()):
+    terminalreporter.section("control servers and containers")
+    for name, count in sorted((+ran).items()):
         terminalreporter.line(f"{name}: {count} cases")
     if not configured_headscales():
         terminalreporter.line("headscale: 0 cases (set ELIZACLOUD_HEADSCALE_BIN to run them on a real one)")
+    if not ran[DOCKER]:
+        terminalreporter.line(f"{DOCKER}: 0 cases ({'; '.join(sorted(no_docker)) or 'none was asked for'})")
     for path in idle_headscales():
         terminalreporter.line(f"headscale {path}: configured, and not one case ran: that is a failure", red=True)

@@ -1,4 +1,4 @@
-"""A Docker Engine for tests: the machine's own when one answers, else a dockerd that is started for this session.
+"""A Docker Engine for tests and benchmarks: the machine's own when one answers, else a dockerd that is started for this session.
 
 Public images may be out of reach, so what is run is built from what the machine has: the sidecar from tailscaled and a static
 busybox, the agents from busybox alone. Where no engine can run, tests that need one are skipped with the reason.
@@ -27,7 +27,8 @@ import pytest
 from aiodocker import Docker
 
 from elizacloud.errors import Misconfigured
-from elizacloud.runtime.docker.building import build_sidecar
+from elizacloud.runtime.docker.building import build_sidecar, wrap
+from elizacloud.runtime.docker.host import gateway_of
 
 MACHINES_OWN = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
 START_SECONDS = 30.0
@@ -38,16 +39,31 @@ SIDECAR_IMAGE = "elizacloud-test/sidecar"
 AGENT_IMAGE = "elizacloud-test/agent"
 ROOT_AGENT_IMAGE = "elizacloud-test/root-agent"
 """The same with root as its user."""
+EMBEDDED_IMAGE = "elizacloud-test/embedded"
+"""The first one, made to join the tailnet by itself."""
 AGENT_COMMANDS = ("cat", "echo", "env", "httpd", "id", "kill", "ls", "nc", "ps", "sh", "sleep", "timeout", "touch")
+
+
+class NoEngine(Exception):
+    """Why no Docker Engine can be had on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class DockerEngine:
     socket: Path
+    daemon: Daemon | None = None
+    """The dockerd behind it, when it is ours."""
 
     @property
     def url(self) -> str:
         return f"unix://{self.socket}"
+
+    @property
+    def gateway(self) -> str:
+        """An address of this machine that containers reach, too."""
+        found = gateway_of(self.get("/networks/bridge"))
+        assert found is not None
+        return found
 
     def get(self, path: str) -> Any:
         """An answer of the Engine API, None for 404; for a look behind the runtime's back."""
@@ -86,28 +102,33 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @pytest.fixture(scope="session")
 def docker_engine() -> Iterator[DockerEngine]:
-    """One for the session, with both images."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("no static busybox to build images from: install busybox-static")
+    """One for the session, with all images."""
     with contextlib.ExitStack() as stack:
-        own = DockerEngine(MACHINES_OWN)
-        engine = own if _answers(own) else stack.enter_context(_dockerd())
-        asyncio.run(_build_images(engine, Path(busybox)))
+        try:
+            engine = stack.enter_context(an_engine())
+        except NoEngine as reason:
+            pytest.skip(str(reason))
         yield engine
 
 
 @contextlib.contextmanager
-def _dockerd() -> Iterator[DockerEngine]:
-    program = shutil.which("dockerd")
-    if program is None:
-        pytest.skip("no Docker Engine answers, and there is no dockerd to start: install docker.io")
-    if os.geteuid() != 0:
-        pytest.skip("no Docker Engine answers, and only root can start one")
-    with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
+def an_engine() -> Iterator[DockerEngine]:
+    """One with all images: the machine's own, or one that ends with the block. Raises NoEngine."""
+    with contextlib.ExitStack() as stack:
+        engine = DockerEngine(MACHINES_OWN)
+        if not _answers(engine):
+            engine = stack.enter_context(own_dockerd())
+        asyncio.run(build_images(engine))
+        yield engine
+
+
+class Daemon:
+    """A dockerd with a data root, a socket and a directory of its own; it can be killed and started again."""
+
+    def __init__(self, program: str, directory: Path, *options: str) -> None:
+        self.directory = directory
         (directory / "daemon.json").write_text("{}")
-        options = {
+        own = {
             "config-file": directory / "daemon.json",
             "data-root": directory / "data",
             "exec-root": directory / "exec",
@@ -115,27 +136,52 @@ def _dockerd() -> Iterator[DockerEngine]:
             "host": f"unix://{directory}/docker.sock",
             "log-level": "warn",
         }
-        with (directory / "log").open("w") as log:
-            daemon = subprocess.Popen(
-                [program, *(f"--{name}={value}" for name, value in options.items())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+        self._argv = [program, *(f"--{name}={value}" for name, value in own.items()), *options]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return when it answers. Raises NoEngine."""
+        with (self.directory / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        if not _comes_up(DockerEngine(self.directory / "docker.sock"), self._process):
+            last = (self.directory / "log").read_text().splitlines()[-1:] or ["it said nothing"]
+            raise NoEngine(f"dockerd does not run on this machine: {last[0]}")
+
+    def stop(self) -> None:
+        """As a host that is shut down: its containers are told to end."""
+        if self._process is None:
+            return
+        self._process.terminate()
         try:
-            engine = DockerEngine(directory / "docker.sock")
-            if not _comes_up(engine, daemon):
-                last = (directory / "log").read_text().splitlines()[-1:] or ["it said nothing"]
-                pytest.skip(f"dockerd does not run on this machine: {last[0]}")
-            yield engine
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._process = None
+
+    def kill(self) -> None:
+        """Its containers go on without it until the next one starts, which ends them."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def own_dockerd(*options: str) -> Iterator[DockerEngine]:
+    """A dockerd of ours, without images. Raises NoEngine."""
+    program = shutil.which("dockerd")
+    if program is None:
+        raise NoEngine("no Docker Engine answers, and there is no dockerd to start: install docker.io")
+    if os.geteuid() != 0:
+        raise NoEngine("no Docker Engine answers, and only root can start one")
+    with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        daemon = Daemon(program, Path(name), *options)
+        try:
+            daemon.start()
+            yield DockerEngine(Path(name) / "docker.sock", daemon)
         finally:
-            daemon.terminate()
-            try:
-                daemon.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+            daemon.stop()
 
 
 def _comes_up(engine: DockerEngine, daemon: subprocess.Popen[bytes]) -> bool:
@@ -157,16 +203,22 @@ def _answers(engine: DockerEngine) -> bool:
         return False
 
 
-async def _build_images(engine: DockerEngine, busybox: Path) -> None:
+async def build_images(engine: DockerEngine) -> None:
+    """All that tests run. Raises NoEngine."""
+    found = shutil.which("busybox")
+    if found is None:
+        raise NoEngine("no static busybox to build images from: install busybox-static")
+    busybox = Path(found)
     tailscaled = Path(os.environ["ELIZACLOUD_TAILSCALED_BIN"]).resolve()
     try:
         await build_sidecar(engine.url, SIDECAR_IMAGE, busybox=busybox, tailscaled=tailscaled)
     except Misconfigured as error:
-        pytest.skip(str(error))
+        raise NoEngine(str(error)) from error
     async with Docker(engine.url) as docker:
         for name, user in ((AGENT_IMAGE, "1000:1000"), (ROOT_AGENT_IMAGE, "0:0")):
             context = io.BytesIO(_agent_context(busybox, user=user))
             await docker.images.build(fileobj=context, encoding="identity", tag=name)
+    await wrap(engine.url, AGENT_IMAGE, EMBEDDED_IMAGE, busybox=busybox, tailscaled=tailscaled)
 
 
 def _agent_context(busybox: Path, *, user: str) -> bytes:

@@ -193,7 +193,7 @@ async def test_it_joins_with_the_key_and_then_runs_the_agent(container: Containe
     seen = await container.run("/bin/sh", "-c", 'echo "agent $1"; exit 7', "sh", "runs")
 
     assert (seen.code, seen.printed) == (7, "agent runs\n")
-    assert seen.said == "[elizacloud] on the tailnet as 100.64.0.7\n"
+    assert seen.said == "[elizacloud] on the tailnet as 100.64.0.7\n[elizacloud] the agent ended, with status 7\n"
     (up,) = container.calls("up")
     assert "--login-server=https://headscale.example" in up
     assert "--hostname=milaidy-bcdfghjkm2345678" in up
@@ -270,6 +270,27 @@ async def test_a_node_that_the_server_forgot_joins_with_the_key(container: Conta
 
     assert seen.code == 0
     assert ["auth-key" in call for call in container.calls("up")] == [False, True]
+
+
+async def test_an_agents_secrets_are_in_its_environment_alone(container: Container) -> None:
+    files = [container.root / name for name in ("owners", "ours")]
+    files[0].write_text("export DISCORD_TOKEN='it'\\''s'\n")
+    files[1].write_text("export MILADY_API_TOKEN=token\n")
+    names = " ".join(map(str, files))
+
+    seen = await container.run(
+        "/bin/sh", "-c", 'echo "$DISCORD_TOKEN $MILADY_API_TOKEN"', ELIZACLOUD_SECRET_FILES=names
+    )
+
+    assert (seen.code, seen.printed) == (0, "it's token\n")
+    assert "DISCORD_TOKEN" not in container.told("tailscaled.env")
+
+
+async def test_an_agent_does_not_run_without_its_secrets(container: Container) -> None:
+    seen = await container.run("/bin/sh", "-c", "echo agent", ELIZACLOUD_SECRET_FILES="/no/such/file")
+
+    assert seen.code != 0
+    assert seen.printed == ""
 
 
 # What goes wrong
@@ -368,7 +389,7 @@ async def test_the_address_is_reported_with_the_token(
     assert control_plane.taken == [
         ("/containers/bcdfghjkm2345678/networking", "Bearer the-join-token", '{"headscaleIp": "100.64.0.7"}')
     ]
-    assert seen.said == "[elizacloud] on the tailnet as 100.64.0.7\n"
+    assert seen.said == "[elizacloud] on the tailnet as 100.64.0.7\n[elizacloud] the agent ended, with status 0\n"
 
 
 async def test_a_report_that_is_refused_is_said_and_the_agent_runs(

@@ -1,11 +1,14 @@
-"""The Docker runtime for the contract suite and tests/runtime/docker: a real engine, behind a socket that can be cut."""
+"""The Docker runtime for the contract suite and tests/runtime/docker: a real engine, behind a socket that can be cut.
+
+Packet filters are off unless a test asks for them: setting them costs each new network half a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +16,21 @@ from pathlib import Path
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
+from elizacloud.headscale.bootstrap import ensure_policy
+from elizacloud.model import TAG_AGENT
 from elizacloud.runtime.docker import DockerOptions, DockerRuntime
 from elizacloud.runtime.docker.labels import Keeps, Role, name_of, network_name
-from elizacloud.runtime.protocol import Labels, Runtime
-from tests.docker_engine import AGENT_IMAGE, SIDECAR_IMAGE, DockerEngine
+from elizacloud.runtime.protocol import InstanceSecrets, InstanceSpec, Labels, Runtime
+from tests.contract.headscale_servers import RealRig, devcontrol, rig_of
+from tests.docker_engine import AGENT_IMAGE, EMBEDDED_IMAGE, SIDECAR_IMAGE, DockerEngine
 
 INSTALLATIONS = ("one", "two")
 
 
 class DockerRig:
-    def __init__(self, engine: DockerEngine, socket: Path, options: DockerOptions) -> None:
+    def __init__(self, engine: DockerEngine, socket: Path, runtime: DockerRuntime) -> None:
         self.engine = engine
-        self.options = options
-        self.runtime = DockerRuntime(f"unix://{socket}", options)
+        self.runtime = runtime
         self._socket = socket
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
@@ -80,12 +85,52 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
+class JoiningRuntime(DockerRuntime):
+    """Agents that run only on a tailnet, for tests that know of none: each joins a real control server with a real key."""
+
+    def __init__(self, url: str, options: DockerOptions, server: RealRig) -> None:
+        super().__init__(url, options)
+        self._server = server
+
+    async def create(self, spec: InstanceSpec) -> str:
+        return await super().create(replace(spec, join_url=self._server.server.join_url))
+
+    async def start(self, ref: str, secrets: InstanceSecrets) -> None:
+        key = await self._server.headscale.create_preauth_key(tags=(TAG_AGENT,), lifetime_seconds=60)
+        await super().start(ref, replace(secrets, preauth_key=key.value))
+
+
+def options_of(**chosen: object) -> DockerOptions:
+    options = DockerOptions(sidecar_image=SIDECAR_IMAGE, agent_image=AGENT_IMAGE, firewall=False)
+    return replace(options, **chosen)  # type: ignore[arg-type]
+
+
+EMBEDDED = {"agent_image": EMBEDDED_IMAGE, "embedded_images": (EMBEDDED_IMAGE,)}
+"""Options of a runtime whose agents join by themselves."""
+
+
 @asynccontextmanager
 async def docker_rig(engine: DockerEngine, **options: object) -> AsyncIterator[DockerRig]:
     """Everything that was made is removed in the end."""
-    chosen = replace(DockerOptions(sidecar_image=SIDECAR_IMAGE, agent_image=AGENT_IMAGE), **options)  # type: ignore[arg-type]
+    async with _rig(engine, lambda url: DockerRuntime(url, options_of(**options))) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def embedded_rig(engine: DockerEngine) -> AsyncIterator[DockerRig]:
+    gateway = engine.gateway
+    async with rig_of(devcontrol(), listen_host=gateway) as server:
+        assert isinstance(server, RealRig)
+        await ensure_policy(server.headscale)
+        async with _rig(engine, lambda url: JoiningRuntime(url, options_of(**EMBEDDED), server)) as rig:
+            yield rig
+
+
+@asynccontextmanager
+async def _rig(engine: DockerEngine, make: Callable[[str], DockerRuntime]) -> AsyncIterator[DockerRig]:
     with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as directory:
-        rig = DockerRig(engine, Path(directory) / "docker.sock", chosen)
+        socket = Path(directory) / "docker.sock"
+        rig = DockerRig(engine, socket, make(f"unix://{socket}"))
         await rig.start()
         try:
             yield rig

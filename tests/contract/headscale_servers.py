@@ -237,12 +237,15 @@ def configured_headscales() -> list[Path]:
     return [Path(path) for path in os.environ.get("ELIZACLOUD_HEADSCALE_BIN", "").split(":") if path]
 
 
+def devcontrol() -> Binary | None:
+    path = _named("ELIZACLOUD_DEVCONTROL_BIN") or _on_path("devcontrol")
+    return Binary(Kind.DEVCONTROL, path, "development") if path else None
+
+
 def parameters() -> list[object]:
     """One pytest parameter a server; one that is not there is skipped with a reason that names it."""
     found: list[object] = [pytest.param(None, id=FAKE)]
-    devcontrol = _named("ELIZACLOUD_DEVCONTROL_BIN") or _on_path("devcontrol")
-    if devcontrol:
-        binary = Binary(Kind.DEVCONTROL, devcontrol, "development")
+    if binary := devcontrol():
         found.append(pytest.param(binary, id=server_name(binary)))
     else:
         found.append(_absent("devcontrol", "no devcontrol: set ELIZACLOUD_DEVCONTROL_BIN"))

@@ -12,20 +12,22 @@ import pytest
 from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.model import AgentSpec
 from elizacloud.runtime.protocol import Instance, Phase, Runtime
-from tests.contract.docker_runtime import docker_rig
+from tests.conftest import DOCKER
+from tests.contract.docker_runtime import docker_rig, embedded_rig
 from tests.contract.runtimes import DIES, RUNS, FakeRig, Rig, labels, process_rig, secrets, spec
 from tests.docker_engine import DockerEngine
 
 
-@pytest.fixture(params=["fake", "process", "docker"])
+@pytest.fixture(params=["fake", "process", "docker", "embedded"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def engine(kind: str, request: pytest.FixtureRequest) -> DockerEngine | None:
-    if kind != "docker":
+    if kind not in ("docker", "embedded"):
         return None
+    request.node.user_properties.append((DOCKER, True))
     engine: DockerEngine = request.getfixturevalue("docker_engine")
     return engine
 
@@ -34,6 +36,9 @@ def engine(kind: str, request: pytest.FixtureRequest) -> DockerEngine | None:
 async def rig(kind: str, engine: DockerEngine | None) -> AsyncIterator[Rig]:
     if kind == "fake":
         yield FakeRig()
+    elif engine is not None and kind == "embedded":
+        async with embedded_rig(engine) as embedded:
+            yield embedded
     elif engine is not None:
         async with docker_rig(engine) as docker:
             yield docker
@@ -319,6 +324,24 @@ async def test_logs_are_the_last_lines_then_new_ones(rig: Rig) -> None:
     assert any("started" in line for line in kept)
     assert len([line async for line in rig.runtime.logs(ref, tail=1, follow=False)]) == 1
     assert [line async for line in rig.runtime.logs(ref, tail=0, follow=False)] == []
+
+
+async def test_what_it_uses_is_told_while_it_runs(runtime: Runtime) -> None:
+    ref = await runtime.create(spec())
+    with pytest.raises(RuntimeRefused) as refused:
+        await runtime.usage(ref)
+    assert refused.value.reason == "not_running"
+    await runtime.start(ref, secrets())
+
+    used = await runtime.usage(ref)
+
+    assert used.memory_bytes > 0
+    assert 0 <= used.cpu_seconds <= (await runtime.usage(ref)).cpu_seconds
+    await runtime.pause(ref)
+    assert (await runtime.usage(ref)).memory_bytes > 0
+    await runtime.remove(ref, volume=True)
+    with pytest.raises(NotFound):
+        await runtime.usage(ref)
 
 
 async def test_watching_begins_with_what_is_there(runtime: Runtime) -> None:

@@ -33,7 +33,7 @@ async def server(
     request: pytest.FixtureRequest, docker_engine: DockerEngine, record_property: Callable[[str, object], None]
 ) -> AsyncIterator[RealRig]:
     """A control server at an address that containers reach."""
-    gateway = docker_engine.get("/networks/bridge")["IPAM"]["Config"][0]["Gateway"]
+    gateway = docker_engine.gateway
     async with rig_of(request.param, listen_host=gateway) as rig:
         assert isinstance(rig, RealRig)
         record_property("control_server", rig.name)

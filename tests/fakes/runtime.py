@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 
 from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.model import utc_now
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Instance, InstanceSecrets, InstanceSpec, Labels, Phase, Volume
+from elizacloud.runtime.protocol import (
+    EXIT_KEY_DEAD,
+    Instance,
+    InstanceSecrets,
+    InstanceSpec,
+    Labels,
+    Phase,
+    Usage,
+    Volume,
+)
 
 VolumeName = tuple[str, int]
 """A state volume's name: agent id and generation."""
@@ -131,6 +140,13 @@ class FakeRuntime:
                 return
             async with self._printed:
                 await self._printed.wait_for(lambda: len(lines) > position)  # noqa: B023
+
+    async def usage(self, ref: str) -> Usage:
+        await self._called("usage", ref)
+        phase = self._get(ref).instance.phase
+        if phase not in (Phase.RUNNING, Phase.PAUSED):
+            raise RuntimeRefused(f"cannot measure the instance: it is {phase}", code="not_running")
+        return Usage(1.5, 50_000_000, 1_000_000_000, 1_000, 2_000)
 
     async def watch(self) -> AsyncIterator[Instance]:
         await self._called("watch", "")

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -77,3 +78,13 @@ async def ask(relay: RealMachine, ip: str, *, token: str = "agent-token", path: 
             writer.close()
             if answer:
                 return answer.partition(b"\r\n")[0].decode()
+
+
+async def way_to(relay: RealMachine, ip: str) -> str:
+    """How its tailscaled says that packets go to a node: direct, derp or none."""
+    connector = aiohttp.UnixConnector(str(relay.tailscaled.socket))
+    url = "http://local-tailscaled.sock/localapi/v0/status"
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as answer:
+        peers = (await answer.json())["Peer"].values()
+    (peer,) = (peer for peer in peers if ip in peer["TailscaleIPs"])
+    return "direct" if peer["CurAddr"] else "derp" if peer["Relay"] else "none"

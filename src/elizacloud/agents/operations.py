@@ -6,7 +6,7 @@ Another owner's agent is not found. Each call is safe to repeat.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,17 +16,21 @@ from pydantic import SecretStr
 from elizacloud.agents.budget import Budget
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.environment import environment_of
+from elizacloud.agents.idle.policy import check_policy
+from elizacloud.agents.idle.waking import WakeBudget
 from elizacloud.agents.parts import Parts
+from elizacloud.agents.quota import check_quota
+from elizacloud.agents.sharing.elsewhere import HANDOVER_SECONDS, Elsewhere
 from elizacloud.agents.together import closing
 from elizacloud.agents.wishes import checked_spec
-from elizacloud.errors import Conflict, Invalid, NotFound, TooMany
+from elizacloud.errors import Conflict, Invalid, NotFound, RuntimeRefused, TooMany
 from elizacloud.model import Agent, AgentSpec, Event, Generation, checked_agent_name, new_agent_id
-from elizacloud.runtime.protocol import InstanceSecrets
-from elizacloud.states import State, Wanted
+from elizacloud.runtime.protocol import InstanceSecrets, Usage
+from elizacloud.states import WAKEABLE, State, Wanted
 from elizacloud.store import Record
 
-HANDOVER_SECONDS = 20.0
-"""How long a call waits for the environment of an agent that is started by hand."""
+Expected = asyncio.Future[InstanceSecrets] | asyncio.Future[InstanceSecrets | None]
+"""The secrets of an agent that is started by hand, from the control plane that drives it."""
 _IDS_TRIED = 500
 _TRIES = 50
 """An agent on its way is saved about ten times, and each of these may overtake what its owner says meanwhile."""
@@ -51,11 +55,14 @@ class Answer:
 
 
 class Operations:
-    def __init__(self, parts: Parts, driver: Driver) -> None:
+    def __init__(self, parts: Parts, driver: Driver, elsewhere: Elsewhere | None = None) -> None:
+        """`elsewhere` is where other control planes are, if there can be any."""
         self._parts = parts
         self._driver = driver
+        self._elsewhere = elsewhere
         self._creating = asyncio.Lock()
         self._creates = Budget(parts.settings.creates_per_minute)
+        self._wakes = WakeBudget(parts.settings.owner_wakes_per_hour)
 
     async def create(
         self, owner_id: str, name: str, spec: AgentSpec, *, external: bool = False, agent_id: str | None = None
@@ -80,15 +87,17 @@ class Operations:
             updated_at=self._parts.now(),
         )
         generation = Generation(agent.id, 1, created_at=self._parts.now())
+        expected = await self._expect(agent.id) if external else None
         async with self._creating:
             self._check_budget(owner_id)
+            if agent_id is None:
+                await check_quota(self._parts.store, self._parts.settings, owner_id, new=True)
             if not external and not place.runtime.isolates:
                 await self._check_alone(owner_id)
-            expected = self._parts.handover.expect(agent.id) if external else None
             try:
                 await self._parts.store.agents.create(agent, generation, event_reason="requested by its owner")
             except Conflict as conflict:
-                self._parts.handover.give_up(agent.id)
+                self._give_up(agent.id, expected)
                 if agent_id is not None and conflict.reason == "agent_exists":
                     return Answer(await self.get(agent_id, owner_id))
                 raise
@@ -110,8 +119,9 @@ class Operations:
             page = await self._parts.store.agents.list(owner_id, after=after, limit=limit)
         except Invalid as error:
             raise NotFound(str(error), code="invalid_cursor") from error
-        records = [await self._parts.journal.load(agent.id) for agent in page.items]
-        return Listed(tuple(records), page.next)
+        found = await self._parts.store.agents.records([agent.id for agent in page.items])
+        records = {record.agent.id: record for record in found}
+        return Listed(tuple(records[agent.id] for agent in page.items if agent.id in records), page.next)
 
     async def change(
         self,
@@ -133,6 +143,11 @@ class Operations:
         return await self._want(agent_id, owner_id, Wanted.RUNNING, "start", "its owner wants it to run")
 
     async def pause(self, agent_id: str, owner_id: str) -> Answer:
+        """Until a request comes for it. Raises Conflict `not_running` for one that is stopped, or started by hand."""
+        agent = (await self.get(agent_id, owner_id)).agent
+        if agent.external or agent.wanted in (Wanted.ASLEEP, Wanted.STOPPED):
+            why = "it was started by hand" if agent.external else "it is stopped"
+            raise Conflict(f"cannot pause the agent {agent_id}: {why}", code="not_running")
         return await self._want(agent_id, owner_id, Wanted.PAUSED, "pause", "its owner wants it paused")
 
     async def stop(self, agent_id: str, owner_id: str) -> Answer:
@@ -145,6 +160,8 @@ class Operations:
             state = State.STOPPING if agent.state in _RESTARTABLE else agent.state
             return replace(agent, wanted=Wanted.RUNNING, state=state, failure=None)
 
+        if (await self.get(agent_id, owner_id)).agent.wanted is not Wanted.RUNNING:
+            await self._check_room(owner_id)
         expected = await self._expect_if_external(agent_id, owner_id)
         await self._write(agent_id, owner_id, "restart", "its owner wants it restarted", restarted)
         return await self._answer(agent_id, owner_id, expected)
@@ -158,10 +175,22 @@ class Operations:
         return await self._write(agent_id, owner_id, "delete", "its owner deleted it", deleted)
 
     async def wake(self, agent_id: str) -> None:
-        """A request came for a paused agent; anything else is left as it is."""
-        record = await self._parts.journal.load(agent_id)
-        if record.agent.wanted is Wanted.PAUSED:
-            await self._want(agent_id, record.agent.owner_id, Wanted.RUNNING, "wake", "a request came for it")
+        """A request came for an agent that is paused or asleep; anything else is left as it is.
+
+        Raises TooMany when its owner's wakes are used up or no more of theirs may run.
+        """
+        agent = (await self._parts.journal.load(agent_id)).agent
+        if agent.wanted not in WAKEABLE:
+            return
+
+        def woken(agent: Agent) -> Agent:
+            return replace(agent, wanted=Wanted.RUNNING, failure=None) if agent.wanted in WAKEABLE else agent
+
+        self._wakes.check(agent.owner_id)
+        await self._check_room(agent.owner_id)
+        self._wakes.spend(agent.owner_id)
+        self._parts.uses.note(agent_id)
+        await self._write(agent_id, agent.owner_id, "wake", "a request came for it", woken)
 
     async def wait_until_joined(self, agent_id: str, owner_id: str, *, within_seconds: float) -> Record:
         """The agent once it has joined, or as it is when the time is up or it is to be deleted."""
@@ -173,11 +202,14 @@ class Operations:
 
     def logs(self, record: Record, *, tail: int, follow: bool) -> AsyncIterator[str]:
         """Lines of its present instance's output; raises Conflict `no_instance` when there is none to ask."""
-        run = record.run
-        if record.agent.external or run is None or run.runtime_ref is None:
-            why = "it was started by hand" if record.agent.external else "it has no instance yet"
-            raise Conflict(f"cannot read its logs: {why}", code="no_instance")
-        return self._parts.place.runtime.logs(run.runtime_ref, tail=tail, follow=follow)
+        return self._parts.place.runtime.logs(_instance_of(record, "read its logs"), tail=tail, follow=follow)
+
+    async def usage(self, record: Record) -> Usage:
+        """What its present instance uses; raises Conflict `no_instance` when there is none that runs."""
+        try:
+            return await self._parts.place.runtime.usage(_instance_of(record, "measure it"))
+        except (RuntimeRefused, NotFound) as error:
+            raise Conflict(f"cannot measure it: it does not run ({error})", code="no_instance") from error
 
     async def events(self, agent_id: str, *, after: int, limit: int) -> Sequence[Event]:
         """Its history after that sequence, oldest first. The caller has looked up the agent."""
@@ -187,10 +219,28 @@ class Operations:
         """Its history after that sequence and on, until closed. The caller has looked up the agent."""
         return self._parts.store.events.subscribe(after, agent_id=agent_id)
 
+    async def idle_policy(self, owner_id: str) -> Mapping[str, Any]:
+        """What the owner says about agents that nobody uses, unless one of them says otherwise."""
+        return await self._parts.store.owners.idle_policy(owner_id)
+
+    async def set_idle_policy(self, owner_id: str, policy: Mapping[str, Any]) -> None:
+        """Raises Invalid. Seen at once for agents that this control plane drives, by others within an hour."""
+        check_policy(policy)
+        await self._parts.store.owners.set_idle_policy(owner_id, policy)
+        for record in await self._parts.store.agents.records():
+            if record.agent.owner_id == owner_id:
+                self._driver.wake(record.agent.id)
+
+    async def _check_room(self, owner_id: str) -> None:
+        """Raise TooMany unless one more of the owner's agents may run."""
+        await check_quota(self._parts.store, self._parts.settings, owner_id, new=False)
+
     async def _want(self, agent_id: str, owner_id: str, wanted: Wanted, step: str, reason: str) -> Answer:
         def change(agent: Agent) -> Agent:
             return agent if agent.wanted is wanted else replace(agent, wanted=wanted, failure=None)
 
+        if wanted is Wanted.RUNNING and (await self.get(agent_id, owner_id)).agent.wanted is not wanted:
+            await self._check_room(owner_id)
         expected = await self._expect_if_external(agent_id, owner_id) if wanted is Wanted.RUNNING else None
         await self._write(agent_id, owner_id, step, reason, change)
         return await self._answer(agent_id, owner_id, expected)
@@ -221,7 +271,7 @@ class Operations:
         return record
 
     def _new_id(self) -> str:
-        """One that we drive ourselves, if any: an agent that is started by hand gets its environment from its driver."""
+        """One that we drive ourselves, if any: its hints need not go far."""
         ids = (new_agent_id() for _ in range(_IDS_TRIED))
         return next((agent_id for agent_id in ids if self._driver.drives(agent_id)), new_agent_id())
 
@@ -236,28 +286,39 @@ class Operations:
             )
 
     async def _check_alone(self, owner_id: str) -> None:
-        agents = await self._parts.store.agents.list_all()
-        if any(agent.owner_id != owner_id and not agent.external for agent in agents):
+        if await self._parts.store.agents.has_others(owner_id):
             raise Conflict(
                 f"cannot create an agent for a second owner: the {self._parts.place.runtime.kind} runtime does not keep "
                 "owners apart; use the docker runtime",
                 code="not_isolated",
             )
 
-    async def _expect_if_external(self, agent_id: str, owner_id: str) -> asyncio.Future[InstanceSecrets] | None:
+    async def _expect_if_external(self, agent_id: str, owner_id: str) -> Expected | None:
         record = await self.get(agent_id, owner_id)
-        return self._parts.handover.expect(agent_id) if record.agent.external else None
+        return await self._expect(agent_id) if record.agent.external else None
 
-    async def _answer(self, agent_id: str, owner_id: str, expected: asyncio.Future[InstanceSecrets] | None) -> Answer:
+    async def _expect(self, agent_id: str) -> Expected:
+        """Ask for the next secrets of an agent that is started by hand, before whoever drives it hears what its owner wants."""
+        if self._elsewhere is None or self._driver.drives(agent_id):
+            return self._parts.handover.expect(agent_id)
+        return await self._elsewhere.environment(agent_id)
+
+    def _give_up(self, agent_id: str, expected: Expected | None) -> None:
+        if expected is not None:
+            expected.cancel()
+            self._parts.handover.give_up(agent_id)
+
+    async def _answer(self, agent_id: str, owner_id: str, expected: Expected | None) -> Answer:
         """The agent as it is now; of one that is started by hand with its environment, if it gets a new one."""
         environment: dict[str, Any] | None = None
         if expected is not None:
             try:
                 with suppress(TimeoutError, asyncio.CancelledError):
                     async with asyncio.timeout(HANDOVER_SECONDS):
-                        environment = environment_of(agent_id, self._parts.place, await expected)
+                        if (secrets := await expected) is not None:
+                            environment = environment_of(agent_id, self._parts.place, secrets)
             finally:
-                self._parts.handover.give_up(agent_id)
+                self._give_up(agent_id, expected)
         return Answer(await self.get(agent_id, owner_id), environment)
 
     async def _wait(
@@ -275,3 +336,11 @@ class Operations:
                     if through(record.agent):
                         break
         return record
+
+
+def _instance_of(record: Record, what: str) -> str:
+    run = record.run
+    if record.agent.external or run is None or run.runtime_ref is None:
+        why = "it was started by hand" if record.agent.external else "it has no instance yet"
+        raise Conflict(f"cannot {what}: {why}", code="no_instance")
+    return run.runtime_ref

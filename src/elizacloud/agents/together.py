@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from elizacloud.errors import Error
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def for_each(ids: Iterable[str], act: Callable[[str], Awaitable[object]], what: str) -> None:
@@ -24,6 +25,17 @@ async def for_each(ids: Iterable[str], act: Callable[[str], Awaitable[object]], 
                 tasks.create_task(one(id_), name=f"{what} {id_}")
     except* Error as errors:
         raise first_error(errors) from errors
+
+
+async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """What each returns; they run beside each other. The first error ends the other and is raised."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            one = tasks.create_task(first, name="first of both")
+            other = tasks.create_task(second, name="second of both")
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
+    return one.result(), other.result()
 
 
 def first_error(group: BaseExceptionGroup[Error]) -> Error:

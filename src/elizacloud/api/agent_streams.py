@@ -1,7 +1,8 @@
-"""/api/v1/agents/{id}/events and /logs: as they are now, or followed."""
+"""/api/v1/agents/{id}/events and /logs, as they are now or followed, and /stats."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -9,9 +10,9 @@ from fastapi.responses import JSONResponse
 
 from elizacloud.api.agents import PREFIX, AgentId
 from elizacloud.api.parts import FromCaller, FromParts
-from elizacloud.api.schemas import AgentEvent, EventPage, event_of
+from elizacloud.api.schemas import AgentEvent, AgentStats, EventPage, event_of
 from elizacloud.api.streams import Source, sse_answer, sse_frame, text_answer
-from elizacloud.model import Event
+from elizacloud.model import Event, utc_now
 from elizacloud.states import State
 
 EVENTS_MAX = 500
@@ -77,6 +78,13 @@ async def agent_logs(
         await source.close()
         raise
     return sse_answer(source, sse_frame) if _wants_events(request) else text_answer(source)
+
+
+@router.get("/{agent_id}/stats", response_model=AgentStats)
+async def agent_stats(agent_id: AgentId, caller: FromCaller, parts: FromParts) -> AgentStats:
+    """What it uses now: CPU time, memory and, where its network is its own, bytes. 409 `no_instance` while it does not run."""
+    usage = await parts.operations.usage(await parts.operations.get(agent_id, caller.owner_id))
+    return AgentStats(at=utc_now(), **asdict(usage))
 
 
 def _wants_events(request: Request) -> bool:

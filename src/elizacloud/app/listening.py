@@ -42,8 +42,8 @@ def url_of(listener: socket.socket, *, tls: bool = False) -> str:
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def remembered_report_address(data: DataDir) -> str:
-    """host:port on loopback where this data dir's control plane hears its containers: the same at every start.
+def remembered_report_address(data: DataDir, host: str = "127.0.0.1") -> str:
+    """host:port where this data dir's control plane hears its containers: the same at every start.
 
     Another port is taken, for good, when somebody else has it now; agents of the process runtime learn it as they start.
     """
@@ -56,16 +56,16 @@ def remembered_report_address(data: DataDir) -> str:
         log.warning("report address is not readable, another is chosen", path=str(file), reason=str(error))
         port = 0
     try:
-        taken = _free_port(port)
+        taken = _free_port(host, port)
     except (OSError, OverflowError):
-        taken = _free_port(0)
+        taken = _free_port(host, 0)
     if taken != port:
         write_private(file, json.dumps({"port": taken}) + "\n")
-    return f"127.0.0.1:{taken}"
+    return f"{host}:{taken}"
 
 
-def _free_port(port: int) -> int:
+def _free_port(host: str, port: int) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
+        probe.bind((host, port))
         return int(probe.getsockname()[1])

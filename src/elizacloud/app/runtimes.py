@@ -42,4 +42,7 @@ def docker_options(settings: Settings) -> DockerOptions:
         most_cpus=settings.docker_most_cpus,
         most_pids=settings.docker_most_pids,
         tailscaled_memory_limit=settings.docker_tailscaled_memory,
+        embedded_images=settings.docker_embedded_images,
+        firewall=settings.docker_firewall,
+        networks_closed=settings.docker_networks_closed,
     )

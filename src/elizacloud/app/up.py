@@ -2,7 +2,7 @@
 
     control server   Headscale or devcontrol, unless it runs elsewhere
     relay tailscaled the relay's node on the tailnet
-    process host     agents, as its children: they outlive the control plane, and end with `up`
+    process host     agents, as its children: they outlive the control plane, and end with `up`; none with Docker
     control plane    `elizacloud serve`
     relay            `elizacloud relay`, on the listening socket that this process owns: a restart drops no connection;
                      its workers are its own children
@@ -33,6 +33,7 @@ from elizacloud.app.announce import OwnerTokens, Running
 from elizacloud.app.children import Children, ChildSpec, Kept, ready_or_exit
 from elizacloud.app.control_server import Remote, obtain
 from elizacloud.app.data_dir import DataDir, open_data_dir
+from elizacloud.app.docker_host import prepare_docker, stop_agents
 from elizacloud.app.listening import listening_socket, remembered_report_address, url_of
 from elizacloud.app.relay import NOT_THE_RELAYS
 from elizacloud.app.relay_node import RelayNode
@@ -66,7 +67,6 @@ def run(settings: Settings, *, ready_file: Path | None = None, config: Path | No
 
     Raises an Error, with nothing left running, when it cannot start.
     """
-    _check_runtime(settings)
     prepare_machine(settings)
     data = open_data_dir(settings)
     data.lock("up", "elizacloud up")
@@ -124,6 +124,7 @@ class _Cloud:
         self._watching: list[asyncio.Task[NoReturn]] = []
         self._tailscaled: LocalApi | None = None
         self._relay: Kept | None = None
+        self._inside = ""
         self.operator_token = data.operator_token(settings)
         data.secret_key(settings)
         self._sockets = {
@@ -142,10 +143,13 @@ class _Cloud:
         with show_progress() as progress:
             tailscaled = (await Binaries.from_settings(settings, progress).tailscaled()).path
             server = await obtain(settings, data.control_server, progress)
-        _check_exposure(settings.host, None if isinstance(server, Remote) else server.kind)
+        _check_exposure(settings, None if isinstance(server, Remote) else server.kind)
+        on_docker = settings.runtime == "docker"
+        # Containers reach this machine at Docker's bridge, where its own processes reach it, too.
+        self._inside = inside = await prepare_docker(settings, tailscaled) if on_docker else "127.0.0.1"
         self._children = children = Children(group, data.logs)
 
-        process_host = children.keep(self._process_host(tailscaled))
+        needed = [] if on_docker else [children.keep(self._process_host(tailscaled))]
         if isinstance(server, Remote):
             api_url, join_url, kind = server.url, settings.headscale_join_url or server.url, Kind.HEADSCALE
             key, key_setting = self._remote_key(), None
@@ -158,6 +162,7 @@ class _Cloud:
                 data.control_server,
                 server,
                 run_dir=data.sockets / "control",
+                listen_host=inside,
                 join_url=settings.headscale_join_url,
                 debug_listen=settings.devcontrol_debug_listen,
             )
@@ -183,7 +188,7 @@ class _Cloud:
         relay_environment = self._environment(api_url, join_url, None, without=NOT_THE_RELAYS)
         self._relay = children.keep(self._elizacloud("relay", "relay", relay_environment, listen_fd=front.fileno()))
         self._watch_tailscaled(tailscaled_kept, group)
-        needed = (process_host, control_plane)
+        needed.append(control_plane)
         await ready_or_exit(needed, _until_ready(here), within_seconds=READY_SECONDS)
         return Running(settings.public_url or here, os.getpid(), api_url, kind, version, data.path, self._sockets)
 
@@ -192,6 +197,8 @@ class _Cloud:
             watching.cancel()
         if self._children is not None:
             await self._children.stop()
+            if self._settings.runtime == "docker":
+                await stop_agents(self._settings, self._data.installation_id)
             release_machine(self._settings)
         if self._headscale is not None:
             await self._headscale.close()
@@ -275,9 +282,10 @@ class _Cloud:
         chosen = {
             "data_dir": str(self._data.path),
             "host": settings.host,
+            "runtime": settings.runtime,
             "headscale_api_url": api_url,
             "headscale_join_url": join_url,
-            "report_url": f"http://{(report := remembered_report_address(self._data))}",
+            "report_url": f"http://{(report := remembered_report_address(self._data, self._inside))}",
             "report_listen": report,
             "api_socket": str(self._sockets["api"]),
             "link_socket": str(self._sockets["link"]),
@@ -293,23 +301,17 @@ class _Cloud:
         return child_environment(chosen, without=without, config=self._config)
 
 
-def _check_runtime(settings: Settings) -> None:
-    if settings.runtime != "process":
-        raise Misconfigured(
-            "cannot run agents on Docker with `up`: its Headscale is on loopback, where no container reaches it; use "
-            "`elizacloud serve` and `elizacloud relay` with a Headscale of your own"
-        )
-
-
-def _check_exposure(host: str, kind: Kind | None) -> None:
+def _check_exposure(settings: Settings, kind: Kind | None) -> None:
     """The process runtime does not isolate, and devcontrol is for development: neither may be reached from outside."""
-    if not is_loopback(host):
-        what = (
-            "devcontrol is for development"
-            if kind is Kind.DEVCONTROL
-            else "the process runtime does not isolate agents"
-        )
-        raise Misconfigured(f"cannot listen on {host}: {what}, so `up` stays on loopback; use --host 127.0.0.1")
+    if is_loopback(settings.host):
+        return
+    if kind is Kind.DEVCONTROL:
+        what = "devcontrol is for development"
+    elif settings.runtime == "process":
+        what = "the process runtime does not isolate agents"
+    else:
+        return
+    raise Misconfigured(f"cannot listen on {settings.host}: {what}, so `up` stays on loopback; use --host 127.0.0.1")
 
 
 async def _until_ready(url: str) -> None:

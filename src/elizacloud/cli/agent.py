@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from elizacloud.cli import idle
 from elizacloud.cli.command import AsJson, command
 from elizacloud.cli.context import connect
 from elizacloud.cli.operator import explain
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Create agents, look at them, start, stop and delete them.", no_args_is_help=True)
 app.command("open")(open_page)
 app.command("explain")(explain)
+app.command("pause")(idle.pause)
+app.command("idle")(idle.idle)
 
 AgentId = Annotated[str, typer.Argument(help="The agent's id, as `agent list` shows it.", metavar="AGENT")]
 Owner = Annotated[str | None, typer.Option("--owner", help="Act for this owner; needs a service token.")]
@@ -40,6 +43,8 @@ async def create(
         list[str] | None, typer.Option(help="NAME=file:/path of a secret for the agent; repeatable.")
     ] = None,
     image: Annotated[str | None, typer.Option(help="Container image, where the runtime takes one.")] = None,
+    idle_after: idle.IdleAfter = None,
+    stop_after: idle.StopAfter = None,
     external: Annotated[
         bool, typer.Option(help="Only register it; prints the environment to start it by hand.")
     ] = False,
@@ -60,6 +65,8 @@ async def create(
         options["secrets"] = read_secrets(secret)
     if image:
         options["image"] = image
+    if policy := idle.policy(idle_after, stop_after):
+        options["idlePolicy"] = policy
     async with connect(owner_id=owner) as client:
         agent = await client.create_agent(
             name,
@@ -193,14 +200,15 @@ async def delete(
 async def events(
     agent_id: AgentId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    after: Annotated[int, typer.Option(help="Only those after this one: `sequence` in what --json shows.", min=0)] = 0,
     owner: Owner = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every transition of an agent, with its time and reason."""
+    """Show every transition of an agent, with its time and reason. A connection that breaks is taken up where it broke."""
     from elizacloud.cli.progress import event_line
 
     async with connect(owner_id=owner) as client:
-        async for event in client.events(agent_id, following=follow):
+        async for event in client.events(agent_id, after=after, following=follow):
             if as_json:
                 typer.echo(event.model_dump_json(by_alias=True))
             else:
@@ -222,6 +230,32 @@ async def logs(
     async with connect(owner_id=owner) as client:
         async for line in client.logs(agent_id, tail=tail, following=follow):
             typer.echo(json.dumps({"line": line}) if as_json else line)
+
+
+@app.command("stats")
+@command
+async def stats(agent_id: AgentId, owner: Owner = None, as_json: AsJson = False) -> None:
+    """Show what an agent uses: CPU time, memory, network."""
+    async with connect(owner_id=owner) as client:
+        used = await client.stats(agent_id)
+    if as_json:
+        print_json(used.as_json())
+        return
+    limit = f" of {_megabytes(used.memory_limit_bytes)}" if used.memory_limit_bytes else ""
+    network = "not counted by its runtime"
+    if used.received_bytes is not None and used.sent_bytes is not None:
+        network = f"{_megabytes(used.received_bytes)} received, {_megabytes(used.sent_bytes)} sent"
+    print_fields(
+        [
+            ("CPU", f"{used.cpu_seconds:.2f} s since its start"),
+            ("memory", f"{_megabytes(used.memory_bytes)}{limit}"),
+            ("network", network),
+        ]
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 async def _come_up(

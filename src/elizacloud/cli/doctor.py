@@ -48,6 +48,7 @@ async def _examine(data_dir: Path | None) -> list[Finding]:
     from elizacloud.cli.checks.agents import agents_checks
     from elizacloud.cli.checks.check import fail, ok, run_checks
     from elizacloud.cli.checks.control import control_checks
+    from elizacloud.cli.checks.docker import docker_checks
     from elizacloud.cli.checks.facts import gather
     from elizacloud.cli.checks.machine import machine_checks
     from elizacloud.cli.checks.tailnet import tailnet_checks
@@ -59,7 +60,13 @@ async def _examine(data_dir: Path | None) -> list[Finding]:
         facts = gather(data_dir)
     except Misconfigured as error:
         return [fail("settings", str(error), "correct it, then run doctor again")]
-    checks = [*machine_checks(facts), *control_checks(facts), *tailnet_checks(facts), *agents_checks(facts)]
+    checks = [
+        *machine_checks(facts),
+        *docker_checks(facts),
+        *control_checks(facts),
+        *tailnet_checks(facts),
+        *agents_checks(facts),
+    ]
     return [ok("settings", "they can be used"), *await run_checks(checks)]
 
 

@@ -16,7 +16,7 @@ def up(
     host: Annotated[str | None, typer.Option(help="Address that the front door listens on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the front door; 0 takes a free one.")] = None,
     workers: Annotated[int | None, typer.Option(help="Relay processes that share the front door.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="Where agents run: process.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="Where agents run: process, or docker.")] = None,
     headscale: Annotated[
         str | None, typer.Option(help="auto, devcontrol, the path of a headscale binary, or the URL of a Headscale.")
     ] = None,

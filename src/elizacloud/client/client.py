@@ -17,6 +17,7 @@ from pydantic import SecretStr, ValidationError
 from elizacloud.client.answers import (
     Agent,
     AgentEvent,
+    AgentStats,
     Answer,
     CliSession,
     CreatedToken,
@@ -116,6 +117,18 @@ class Client:
     async def start_agent(self, agent_id: str) -> Agent:
         return _read(Agent, await self._transport.json("POST", f"{_agent(agent_id)}/start"))
 
+    async def pause_agent(self, agent_id: str) -> Agent:
+        """Freeze it until a request comes for it."""
+        return _read(Agent, await self._transport.json("POST", f"{_agent(agent_id)}/pause"))
+
+    async def idle_policy(self) -> dict[str, Any]:
+        """What holds for all agents of the owner that say nothing themselves, by its wire names."""
+        return dict(await self._transport.json("GET", "/api/v1/idle-policy"))
+
+    async def set_idle_policy(self, policy: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace it."""
+        return dict(await self._transport.json("PUT", "/api/v1/idle-policy", body=policy))
+
     async def stop_agent(self, agent_id: str) -> None:
         await self._transport.json("POST", f"{_agent(agent_id)}/stop")
 
@@ -156,6 +169,10 @@ class Client:
         async with self._transport.request("GET", path, query={"tail": str(tail)}) as answer:
             for line in (await answer.text(errors="replace")).splitlines():
                 yield line
+
+    async def stats(self, agent_id: str) -> AgentStats:
+        """What it uses now. Raises Conflict `no_instance` while it does not run."""
+        return _read(AgentStats, await self._transport.json("GET", f"{_agent(agent_id)}/stats"))
 
     async def wait_until(
         self,

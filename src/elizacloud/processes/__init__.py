@@ -3,6 +3,7 @@
     child.py      one child: its own session and process group, ended whole, never a zombie or a leaked descriptor
     supervise.py  one child for ever: started again after each exit, ever later (backoff.py)
     logs.py       what a child printed: a bounded file, a tail for messages, a stream for whoever follows
+    usage.py      what processes use, and all that they started
     leftovers.py  what a `kill -9` left behind: found by a mark in its environment, ended
 
 Three things end a child: `Child.stop()`, the kernel when its parent dies (die_with_parent.py), and, for what both

@@ -27,10 +27,13 @@ def is_reserved(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where the agent is to listen: a unix socket, or a port on loopback when it cannot do that."""
+    """Where the agent is to listen: a unix socket, or a port when it cannot do that."""
 
     socket: Path | None = None
     port: int | None = None
+    bind: str = "127.0.0.1"
+    """The address for the port. An agent of this family that is told of loopback alone takes no request that names its address
+    on the tailnet."""
 
     @property
     def serve_target(self) -> str:
@@ -40,7 +43,7 @@ class Listen:
     def variables(self) -> Mapping[str, str]:
         if self.socket:
             return {"ELIZACLOUD_AGENT_LISTEN": f"unix:{self.socket}"}
-        return {"PORT": str(self.port)} | _branded("PORT", str(self.port)) | _branded("API_BIND", "127.0.0.1")
+        return {"PORT": str(self.port)} | _branded("PORT", str(self.port)) | _branded("API_BIND", self.bind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,20 @@ class Volume:
     """False when part of it was lost."""
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an instance uses, its tailscaled included."""
+
+    cpu_seconds: float
+    """Since it was started."""
+    memory_bytes: int
+    memory_limit_bytes: int | None
+    """The agent's; None where the runtime sets none."""
+    received_bytes: int | None
+    sent_bytes: int | None
+    """None where its network is not parted from the host's."""
+
+
 class Runtime(Protocol):
     """All calls raise RuntimeUnavailable when the runtime does not answer and RuntimeRefused when it says no."""
 
@@ -133,6 +147,9 @@ class Runtime(Protocol):
 
     def logs(self, ref: str, *, tail: int, follow: bool) -> AsyncIterator[str]:
         """Lines of output without newline: the last `tail` ones, oldest first, then with `follow` new ones for ever."""
+
+    async def usage(self, ref: str) -> Usage:
+        """What it uses now. NotFound when there is none; refused `not_running` when it does not run."""
 
     def watch(self) -> AsyncIterator[Instance]:
         """Every instance as it is, then every change of phase, for ever; begins again when the runtime restarts.

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from elizacloud.settings.kinds import Words
+from elizacloud.settings.kinds import Networks, Words
 
 GIB = 1024**3
 
@@ -37,6 +37,20 @@ class DockerSettings(BaseSettings):
     )
     docker_most_cpus: float = Field(4.0, ge=0.01, description="Docker: the most CPUs that an owner may ask for.")
     docker_most_pids: int = Field(4096, ge=1, description="Docker: the most processes that an owner may ask for.")
+    docker_embedded_images: Words = Field(
+        (),
+        description="Docker: patterns of images that join the tailnet by themselves and get no sidecar; `elizacloud image wrap` "
+        "makes one.",
+    )
+    docker_firewall: bool = Field(
+        True,
+        description="Docker: set packet filters on the host, so that agents reach only the control server and the report "
+        "listener there, and nobody reaches them on their bridge.",
+    )
+    docker_networks_closed: Networks = Field(
+        ("169.254.0.0/16", "168.63.129.16/32", "192.0.0.192/32", "100.64.0.0/10"),
+        description="Docker: networks that agents' own packets do not reach: metadata of clouds, the tailnet by way of the host.",
+    )
     docker_tailscaled_memory: str = Field(
         "64MiB", pattern=r"^[1-9][0-9]*[KMG]iB$", description="Docker: GOMEMLIMIT of each agent's tailscaled."
     )

@@ -109,7 +109,7 @@ def test_an_agent_sees_its_images_environment_its_own_and_ours() -> None:
     assert environment["PATH"] == "/usr/bin"
     assert environment["THEME"] == "dark"
     assert environment["PORT"] == "2138"
-    assert environment["MILADY_API_BIND"] == "127.0.0.1"
+    assert environment["MILADY_API_BIND"] == "0.0.0.0"
     assert environment["HEADSCALE_URL"] == spec().join_url
     assert environment["HOME"] == "/var/lib/elizacloud/agent/home"
     assert "ELIZACLOUD_JOIN_TOKEN" not in environment

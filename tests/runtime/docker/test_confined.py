@@ -7,17 +7,20 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from elizacloud.model import AgentSpec
-from elizacloud.runtime.docker.labels import Role
-from tests.contract.docker_runtime import DockerRig, docker_rig
+from elizacloud.runtime.docker.labels import Role, network_name
+from elizacloud.runtime.protocol import Labels
+from tests.contract.docker_runtime import EMBEDDED, DockerRig, docker_rig
 from tests.contract.runtimes import labels, secrets, spec
 from tests.docker_engine import AGENT_IMAGE, ROOT_AGENT_IMAGE, DockerEngine
 
 DONE = "--done--"
+BOTH = (Role.TAILNET, Role.AGENT)
 IMAGES = pytest.mark.parametrize("image", [AGENT_IMAGE, ROOT_AGENT_IMAGE], ids=["user", "root"])
 
 
@@ -101,11 +104,71 @@ async def test_it_finds_its_secrets_in_its_environment_and_docker_shows_none(rig
     assert said.endswith("busy-token")
     assert "join-token\n" not in said
     assert "hskey" not in said
-    shown = json.dumps([*(rig.shown(of, role) for role in Role), rig.engine.get("/volumes")])
+    shown = json.dumps([*(rig.shown(of, role) for role in BOTH), rig.engine.get("/volumes")])
     # Paths of files have such names; what may not be seen is their content.
     shown = shown.replace("/join-token", "").replace("/busy-token", "")
     for canary in canaries:
         assert canary not in shown
+
+
+async def test_a_variable_that_is_ours_is_not_taken_from_the_owner_and_its_log_says_so(rig: DockerRig) -> None:
+    agent = AgentSpec(
+        environment={"PORT": "80", "THEME": "dark", "HEADSCALE_URL": "http://evil"},
+        secrets={"TS_AUTHKEY": SecretStr("canary")},
+    )
+
+    said = (await output_of(rig, "env", agent)).splitlines()
+
+    for name in ("PORT", "HEADSCALE_URL", "TS_AUTHKEY"):
+        assert f"[elizacloud] the variable {name} is reserved and was not set" in said
+    assert {"PORT=2138", "THEME=dark"} <= set(said)
+    assert not any("evil" in line or "canary" in line for line in said)
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_docker_says_that_every_container_is_confined(
+    rig: DockerRig, docker_engine: DockerEngine, role: Role
+) -> None:
+    """Asked of Docker, not of what was asked of Docker."""
+    of = labels(agent_id="b" * 16)
+    if role is Role.WHOLE:
+        async with docker_rig(docker_engine, **EMBEDDED) as embedded:
+            await embedded.runtime.create(spec(of))
+            _is_confined(embedded, of, role)
+    else:
+        await rig.runtime.create(spec(of))
+        _is_confined(rig, of, role)
+
+
+def _is_confined(rig: DockerRig, of: Labels, role: Role) -> None:
+    shown: Any = rig.shown(of, role)
+    host = shown["HostConfig"]
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert host["Privileged"] is False
+    assert host["SecurityOpt"] == ["no-new-privileges"], "anything else may be an unconfined seccomp"
+    assert host["ReadonlyRootfs"] is True
+    assert set(host["Tmpfs"]) == {"/tmp", "/run"}
+    assert all("nosuid" in options and "size=" in options for options in host["Tmpfs"].values())
+    assert {mount["Type"] for mount in shown["Mounts"]} == {"volume"}, "nothing of the host, so no socket of Docker's"
+    assert not host["Binds"]
+    assert not host["Devices"]
+    assert host["Memory"] == host["MemorySwap"] > 0
+    assert host["NanoCpus"] > 0
+    assert host["PidsLimit"] > 0
+    assert not host["PortBindings"]
+    assert host["PublishAllPorts"] is False
+    assert host["IpcMode"] == "private"
+    assert host["UsernsMode"] == ""
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+    assert host["RestartPolicy"]["Name"] == "no"
+    assert shown["Config"]["User"] == {Role.TAILNET: "41641:41641"}.get(role, "1000:1000")
+    network = rig.engine.get(f"/networks/{network_name(of.installation_id)}")
+    assert network["Options"] == {"com.docker.network.bridge.enable_icc": "false"}
+    assert network["EnableIPv6"] is False
+    if role is not Role.AGENT:
+        assert host["NetworkMode"] == network["Name"]
+    assert "host" not in (host["NetworkMode"], host["PidMode"], host["IpcMode"])
 
 
 async def test_orphans_are_reaped_though_the_image_has_no_init(rig: DockerRig) -> None:
@@ -131,7 +194,7 @@ async def test_containers_do_not_hear_each_other(rig: DockerRig) -> None:
 async def test_no_port_is_published(rig: DockerRig) -> None:
     await output_of(rig, "true")
 
-    for role in Role:
+    for role in BOTH:
         shown = rig.shown(labels(agent_id="b" * 16), role)
         assert not shown["NetworkSettings"]["Ports"]  # type: ignore[index]
         assert not shown["HostConfig"]["PortBindings"]  # type: ignore[index]

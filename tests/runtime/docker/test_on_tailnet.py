@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +20,18 @@ from aiodocker import Docker
 from aiohttp import web
 from pydantic import SecretStr
 
+from elizacloud.errors import RuntimeRefused
 from elizacloud.headscale.bootstrap import ensure_policy
-from elizacloud.model import TAG_AGENT, AgentSpec
+from elizacloud.model import AGENT_PORT, TAG_AGENT, AgentSpec
 from elizacloud.runtime.docker.building import wrap
-from elizacloud.runtime.docker.labels import Role, name_of
+from elizacloud.runtime.docker.labels import Role, name_of, network_name
 from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, Instance, InstanceSpec, Phase
-from tests.contract.docker_runtime import DockerRig, docker_rig
+from elizacloud.tailnet import dial
+from tests.contract.docker_runtime import EMBEDDED, DockerRig, docker_rig
 from tests.contract.headscale_servers import RealMachine, RealRig, parameters, rig_of
 from tests.contract.runtimes import secrets
 from tests.docker_engine import AGENT_IMAGE, DockerEngine
-from tests.runtime.tailnet import WITHIN_SECONDS, address_of, agent_on, ask, key_for
+from tests.runtime.tailnet import WITHIN_SECONDS, address_of, agent_on, ask, key_for, way_to
 from tests.runtime.tailnet import _counted as _counted
 from tests.runtime.tailnet import relay as relay
 
@@ -37,7 +43,7 @@ OK = "HTTP/1.1 200 OK"
 @pytest.fixture(scope="module")
 def gateway(docker_engine: DockerEngine) -> str:
     """An address of this machine that containers reach, too."""
-    return str(docker_engine.get("/networks/bridge")["IPAM"]["Config"][0]["Gateway"])
+    return docker_engine.gateway
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=parameters()[1:])
@@ -48,9 +54,22 @@ async def server(request: pytest.FixtureRequest, gateway: str) -> AsyncIterator[
         yield rig
 
 
+@pytest_asyncio.fixture(loop_scope="module", params=[{}, EMBEDDED], ids=["sidecar", "embedded"])
+async def rig(request: pytest.FixtureRequest, docker_engine: DockerEngine) -> AsyncIterator[DockerRig]:
+    """Both ways of a container onto a tailnet."""
+    async with docker_rig(docker_engine, **request.param) as made:
+        yield made
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def rig(docker_engine: DockerEngine) -> AsyncIterator[DockerRig]:
+async def sidecar_rig(docker_engine: DockerEngine) -> AsyncIterator[DockerRig]:
     async with docker_rig(docker_engine) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def embedded_rig(docker_engine: DockerEngine) -> AsyncIterator[DockerRig]:
+    async with docker_rig(docker_engine, **EMBEDDED) as made:
         yield made
 
 
@@ -132,9 +151,10 @@ async def test_a_frozen_agent_is_there_again_when_it_is_thawed(
 
 
 @pytest.mark.parametrize("role", list(Role))
-async def test_both_containers_end_when_one_is_killed_and_both_come_back(
-    server: RealRig, relay: RealMachine, rig: DockerRig, role: Role
+async def test_an_agent_ends_as_a_whole_when_any_container_of_it_is_killed_and_comes_back(
+    server: RealRig, relay: RealMachine, sidecar_rig: DockerRig, embedded_rig: DockerRig, role: Role
 ) -> None:
+    rig = embedded_rig if role is Role.WHOLE else sidecar_rig
     of = agent_on(server)
     ref = await started(server, rig, of)
     node_id, ip = await address_of(server, of)
@@ -253,3 +273,103 @@ async def test_a_wrapped_image_is_an_agent_by_itself(
             assert await address_of(server, of) == (node_id, ip)
         finally:
             await container.delete(force=True, v=True)
+
+
+@pytest.mark.parametrize("which", ["sidecar", "embedded"])
+async def test_tailscaled_that_is_killed_ends_the_agent_too(
+    server: RealRig, relay: RealMachine, sidecar_rig: DockerRig, embedded_rig: DockerRig, which: str
+) -> None:
+    rig = embedded_rig if which == "embedded" else sidecar_rig
+    of = agent_on(server)
+    ref = await started(server, rig, of)
+    node_id, ip = await address_of(server, of)
+    assert await ask(relay, ip) == OK
+
+    role = Role.WHOLE if which == "embedded" else Role.TAILNET
+    os.kill(tailscaled_of(rig, of, role), signal.SIGKILL)
+    instance = await ended(rig, ref)
+    assert (instance.exit_code, "tailscaled ended by itself" in instance.reason) == (69, True), instance
+    await rig.runtime.start(ref, secrets(preauth_key=None))
+
+    assert await ask(relay, ip) == OK
+    assert await address_of(server, of) == (node_id, ip)
+
+
+async def test_an_agent_that_joins_by_itself_finds_its_secrets_and_the_key_is_gone(
+    server: RealRig, relay: RealMachine, embedded_rig: DockerRig
+) -> None:
+    script = "env >/tmp/env; ls /var/lib/tailscale >/tmp/node; exec httpd -f -p 127.0.0.1:2138 -h /tmp"
+    agent = AgentSpec(command=("/bin/sh", "-c", script), secrets={"DISCORD_TOKEN": SecretStr("canary it's")})
+    of = agent_on(server, agent)
+
+    await started(server, embedded_rig, of)
+    _node_id, ip = await address_of(server, of)
+    environment = await read(relay, ip, "/env")
+    kept = await read(relay, ip, "/node")
+
+    assert "DISCORD_TOKEN=canary it's" in environment
+    assert "MILADY_API_TOKEN=agent-token" in environment
+    assert "HEADSCALE_AUTH_KEY" not in environment
+    assert "tailscaled.state" in kept
+    assert "auth-key" not in kept
+    shown = json.dumps(embedded_rig.shown(of.labels, Role.WHOLE))
+    assert "canary" not in shown
+    assert "agent-token" not in shown
+
+
+async def test_an_image_without_container_init_is_refused_where_it_is_to_join_by_itself(
+    server: RealRig, docker_engine: DockerEngine
+) -> None:
+    async with docker_rig(docker_engine, embedded_images=(AGENT_IMAGE,)) as rig:
+        with pytest.raises(RuntimeRefused) as refused:
+            await rig.runtime.create(agent_on(server))
+
+        assert refused.value.reason == "no_container_init"
+        assert rig.engine.names("containers") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can block UDP")
+async def test_with_udp_blocked_it_is_reached_through_derp(
+    server: RealRig, relay: RealMachine, sidecar_rig: DockerRig
+) -> None:
+    of = agent_on(server)
+    ref = await sidecar_rig.runtime.create(of)
+    found = sidecar_rig.engine.get(f"/networks/{network_name(of.labels.installation_id)}")
+    with udp_blocked(f"br-{found['Id'][:12]}"):
+        await sidecar_rig.runtime.start(ref, secrets(preauth_key=await key_for(server, of)))
+        _node_id, ip = await address_of(server, of)
+
+        assert await ask(relay, ip) == OK
+        assert await way_to(relay, ip) == "derp"
+
+
+@contextlib.contextmanager
+def udp_blocked(bridge: str) -> Iterator[None]:
+    ways = (("INPUT", "-i", bridge), ("OUTPUT", "-o", bridge), ("DOCKER-USER", "-i", bridge))
+    for chain, *way in ways:
+        subprocess.run(["iptables", "-I", chain, *way, "-p", "udp", "-j", "DROP"], check=True)
+    try:
+        yield
+    finally:
+        for chain, *way in ways:
+            subprocess.run(["iptables", "-D", chain, *way, "-p", "udp", "-j", "DROP"], check=True)
+
+
+def tailscaled_of(rig: DockerRig, of: InstanceSpec, role: Role) -> int:
+    """Its process on this machine, which is that of the engine."""
+    shown: Any = rig.shown(of.labels, role)
+    pid = shown["State"]["Pid"]
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (found,) = (int(child) for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "tailscaled")
+    return found
+
+
+async def read(relay: RealMachine, ip: str, path: str) -> str:
+    """A file that the agent serves."""
+    assert await ask(relay, ip, path=path) == OK
+    reader, writer = await dial(relay.tailscaled.socket, ip, AGENT_PORT, within_seconds=WITHIN_SECONDS)
+    writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    async with asyncio.timeout(WITHIN_SECONDS):
+        answer = await reader.read()
+    writer.close()
+    return answer.decode()

@@ -14,7 +14,7 @@ from elizacloud.runtime.docker.labels import Role, name_of
 from elizacloud.runtime.protocol import Phase
 from tests.contract.docker_runtime import DockerRig, docker_rig
 from tests.contract.runtimes import DIES, labels, secrets, spec
-from tests.docker_engine import DockerEngine
+from tests.docker_engine import AGENT_IMAGE, DockerEngine
 
 KEY = (labels().agent_id, labels().generation)
 
@@ -88,7 +88,7 @@ async def test_a_start_that_was_cut_short_is_gone_on_with(rig: DockerRig) -> Non
 
 async def test_a_stranger_with_the_name_is_not_touched(rig: DockerRig) -> None:
     async with Docker(rig.engine.url) as docker:
-        config = {"Image": rig.options.agent_image}
+        config = {"Image": AGENT_IMAGE}
         stranger = await docker.containers.create(config, name=name_of(KEY, Role.AGENT))
         try:
             with pytest.raises(Exception, match="is taken by a container that is not ours") as refused:

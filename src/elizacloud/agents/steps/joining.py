@@ -12,6 +12,7 @@ from elizacloud.agents.backoff import STOPPED_BY_US
 from elizacloud.agents.identity import drift, pinned
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.launching import retire_key
+from elizacloud.agents.together import both
 from elizacloud.agents.told import upstream_of
 from elizacloud.errors import HeadscaleUnavailable, Unavailable
 from elizacloud.runtime.protocol import STOPPED, Instance, Phase
@@ -72,8 +73,8 @@ async def await_ready(parts: Parts, record: Record, waiting: Waiting) -> Outcome
     held = agent.failure is not None and agent.failure.code == NODE_CHANGED
     if held and (outcome := await _look_at_node(parts, record)) is not None:
         return outcome
-    record = await _settle_key(parts, record)
-    probe = await parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
+    probing = parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
+    record, probe = await both(_settle_key(parts, record), probing)
     if probe.live:
         run = record.run
         assert run is not None

@@ -6,16 +6,19 @@ in it, for where a sidecar cannot be, as on a host that is not ours (`elizacloud
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 import tarfile
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from elizacloud.errors import Misconfigured, RuntimeRefused
 from elizacloud.runtime.docker.engine import Engine
 from elizacloud.runtime.docker.handed import NODE_DIRECTORY, SHELL, TOOLS_DIRECTORY
+from elizacloud.runtime.docker.host import CONTENT
 from elizacloud.runtime.docker.images import Image, image_of
 
 BUILD_SECONDS = 300.0
@@ -30,7 +33,13 @@ _DIRECTORIES = ("/usr", "/usr/bin", "/usr/lib", TOOLS_DIRECTORY)
 async def build_sidecar(url: str, name: str, *, busybox: Path, tailscaled: Path) -> str:
     """Build it on a Docker host under this name; its id. Raises Misconfigured for files that cannot serve, and the
     Engine's errors."""
-    return await _build(url, name, sidecar_context(busybox=busybox, tailscaled=tailscaled), DOCKERFILE)
+    context = sidecar_context(busybox=busybox, tailscaled=tailscaled)
+    return await _build(url, name, context, DOCKERFILE, {CONTENT: _digest(context)})
+
+
+def content_of_sidecar(*, busybox: Path, tailscaled: Path) -> str:
+    """What is on the label of an image that is built of these. Raises Misconfigured as above."""
+    return _digest(sidecar_context(busybox=busybox, tailscaled=tailscaled))
 
 
 async def wrap(url: str, image: str, name: str, *, busybox: Path, tailscaled: Path) -> str:
@@ -50,12 +59,16 @@ async def wrap(url: str, image: str, name: str, *, busybox: Path, tailscaled: Pa
     return await _build(url, name, context, "Dockerfile")
 
 
-async def _build(url: str, name: str, context: bytes, dockerfile: str) -> str:
+def _digest(context: bytes) -> str:
+    return hashlib.sha256(context).hexdigest()
+
+
+async def _build(url: str, name: str, context: bytes, dockerfile: str, labels: Mapping[str, str] | None = None) -> str:
     engine = Engine(url)
     try:
         async with engine.asked(f"build the image {name}", within_seconds=BUILD_SECONDS) as docker:
             await docker.images.build(
-                fileobj=io.BytesIO(context), encoding="identity", path_dockerfile=dockerfile, tag=name
+                fileobj=io.BytesIO(context), encoding="identity", path_dockerfile=dockerfile, tag=name, labels=labels
             )
             return str((await docker.images.inspect(name))["Id"])
     finally:

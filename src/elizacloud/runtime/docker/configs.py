@@ -1,4 +1,4 @@
-"""How the two containers of a unit are made and confined, as the Engine API takes it. Pure.
+"""How the containers of a unit are made and confined, as the Engine API takes it. Pure.
 
 No capability, no new privileges, the default seccomp profile, a read-only root with two tmpfs and the volumes, limits on
 processes, memory and CPU, a bridge without traffic between containers, no published port, a log that is rotated.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ _TOKENS = ("MILADY_API_TOKEN", "ELIZA_API_TOKEN")
 _NO_SECRETS = InstanceSecrets(None, SecretStr(""), SecretStr(""), SecretStr(""))
 
 
+NETWORKS_CLOSED = ("169.254.0.0/16", "168.63.129.16/32", "192.0.0.192/32", "100.64.0.0/10")
+"""Where clouds tell machines their own secrets; and the tailnet, into which a host that is on it would lead by its own name."""
+
+
 @dataclass(frozen=True, slots=True)
 class DockerOptions:
     """What an operator chooses for one Docker host."""
@@ -68,6 +73,12 @@ class DockerOptions:
     most_pids: int = 4096
     tailscaled_memory_limit: str = "64MiB"
     """GOMEMLIMIT of each tailscaled."""
+    embedded_images: tuple[str, ...] = ()
+    """Patterns of images that have tailscaled and container-init themselves, and run without a sidecar."""
+    firewall: bool = True
+    """Whether packet filters are set on the host (firewall.py)."""
+    networks_closed: tuple[str, ...] = NETWORKS_CLOSED
+    """Where packets of agents do not go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +114,15 @@ def limits_of(resources: Mapping[str, Any], options: DockerOptions) -> Limits:
     )
 
 
+def is_embedded(image: str, options: DockerOptions) -> bool:
+    """True when this image joins the tailnet by itself."""
+    return any(fnmatchcase(image, pattern) for pattern in options.embedded_images)
+
+
 def sidecar_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> dict[str, Any]:
     key = (spec.labels.agent_id, spec.labels.generation)
-    environment = {
-        "HEADSCALE_URL": spec.join_url,
-        "HEADSCALE_AUTH_KEY": f"file:{AUTH_KEY}",
-        "CONTAINER_ID": spec.labels.agent_id,
-        "TS_HOSTNAME": spec.hostname,
-        "TS_STATE_DIR": NODE_DIRECTORY,
-        "TS_SOCKET": "/run/tailscale/tailscaled.sock",
-        "ELIZACLOUD_JOIN_TOKEN": f"file:{JOIN_TOKEN}",
-        "ELIZACLOUD_AGENT_PORT": str(spec.agent.port or AGENT_PORT),
-        "ELIZACLOUD_GOMEMLIMIT": options.tailscaled_memory_limit,
-        "ELIZACLOUD_TAILSCALED_LOG": "-",
-    }
+    environment = _for_container_init(spec, options)
+    environment |= {"TS_SOCKET": "/run/tailscale/tailscaled.sock", "ELIZACLOUD_TAILSCALED_LOG": "-"}
     if spec.report_url:
         environment["ELIZACLOUD_API_URL"] = spec.report_url
     return {
@@ -159,6 +165,49 @@ def agent_config(spec: InstanceSpec, image: Image, options: DockerOptions, *, si
     }
 
 
+def whole_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> dict[str, Any]:
+    """A container that is agent and tailnet at once. Raises RuntimeRefused `no_container_init`, `no_command`, `bad_resources`."""
+    if not any(part.endswith("container-init") for part in image.entrypoint):
+        raise RuntimeRefused(
+            f"cannot run {image.name} without a sidecar: its entrypoint is not container-init; make such an image with "
+            "`elizacloud image wrap`",
+            code="no_container_init",
+        )
+    key = (spec.labels.agent_id, spec.labels.generation)
+    files = f"{OWNERS_SECRETS} {OUR_SECRETS}"
+    command = command_of(spec, replace(image, entrypoint=()))
+    return {
+        "Image": image.id,
+        "Hostname": spec.hostname,
+        "Env": _listed(
+            public_environment(spec, image) | _for_container_init(spec, options) | {"ELIZACLOUD_SECRET_FILES": files}
+        ),
+        "Labels": written(spec.labels, Role.WHOLE),
+        "Cmd": list(command),
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            **_confined(limits_of(spec.agent.resources, options)),
+            "NetworkMode": network_name(spec.labels.installation_id),
+            "Mounts": [_mount(key, Keeps.NODE, NODE_DIRECTORY), _mount(key, Keeps.STATE, STATE_DIRECTORY)],
+        },
+    }
+
+
+def _for_container_init(spec: InstanceSpec, options: DockerOptions) -> dict[str, str]:
+    return {
+        "HEADSCALE_URL": spec.join_url,
+        "HEADSCALE_AUTH_KEY": f"file:{AUTH_KEY}",
+        "CONTAINER_ID": spec.labels.agent_id,
+        "TS_HOSTNAME": spec.hostname,
+        "TS_STATE_DIR": NODE_DIRECTORY,
+        # runc gives a tmpfs the mode of what it is mounted on: of all images' directories /tmp alone is anybody's.
+        "TS_SOCKET": "/tmp/tailscale/tailscaled.sock",
+        "ELIZACLOUD_JOIN_TOKEN": f"file:{JOIN_TOKEN}",
+        "ELIZACLOUD_AGENT_PORT": str(spec.agent.port or AGENT_PORT),
+        "ELIZACLOUD_GOMEMLIMIT": options.tailscaled_memory_limit,
+    }
+
+
 def command_of(spec: InstanceSpec, image: Image) -> tuple[str, ...]:
     """The owner's command, else the image's own. Raises RuntimeRefused when there is neither."""
     command = spec.agent.command or (*image.entrypoint, *image.command)
@@ -189,6 +238,11 @@ def owners_secrets(spec: InstanceSpec) -> dict[str, str]:
     return {name: value for name, value in values.items() if allowed.get(name) == value}
 
 
+def refused_variables(spec: InstanceSpec) -> list[str]:
+    """Names that the owner gave and that are ours."""
+    return _with_refused(spec, _NO_SECRETS, Image("", ""))[1]
+
+
 def our_secrets(secrets: InstanceSecrets) -> dict[str, str]:
     return dict.fromkeys(_TOKENS, secrets.agent_token.get_secret_value())
 
@@ -205,9 +259,13 @@ def places() -> Places:
 
 
 def _environment(spec: InstanceSpec, secrets: InstanceSecrets, image: Image) -> dict[str, str]:
-    listen = Listen(port=spec.agent.port or AGENT_PORT)
-    environment, _refused = agent_environment(spec, secrets, places(), listen, image.environment)
-    return environment
+    return _with_refused(spec, secrets, image)[0]
+
+
+def _with_refused(spec: InstanceSpec, secrets: InstanceSecrets, image: Image) -> tuple[dict[str, str], list[str]]:
+    # All addresses of its own network namespace, of which the bridge's is closed by the host's packet filters.
+    listen = Listen(port=spec.agent.port or AGENT_PORT, bind="0.0.0.0")
+    return agent_environment(spec, secrets, places(), listen, image.environment)
 
 
 def _confined(limits: Limits) -> dict[str, Any]:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime
+from typing import Any, TypeVar, cast
 
 import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
-from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
+from elizacloud.errors import Error, Misconfigured, NotFound, RuntimeRefused, RuntimeUnavailable
 
 CALL_SECONDS = 30.0
 CONFLICT = "docker_conflict"
 _UNREACHABLE = 900  # aiodocker's own, beside HTTP's
 
+T = TypeVar("T")
+
 
 class Engine:
-    """One Docker, at a URL such as unix:///var/run/docker.sock. Made without I/O; `close` when done."""
+    """One Docker, at a URL as DOCKER_HOST has it; TLS as DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say. Made without I/O;
+    `close` when done."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -29,10 +33,11 @@ class Engine:
     async def asked(self, what: str, *, within_seconds: float = CALL_SECONDS) -> AsyncIterator[Docker]:
         """Calls that are answered soon. `what` completes "cannot ...".
 
-        Raises NotFound, RuntimeRefused (`docker_conflict` for what exists already) and RuntimeUnavailable.
+        Raises NotFound, RuntimeRefused (`docker_conflict` for what exists already), RuntimeUnavailable, and Misconfigured for a
+        URL that leads nowhere.
         """
         if self._docker is None:
-            self._docker = Docker(self.url)
+            self._docker = self._open()
         with self._as_ours(what):
             async with asyncio.timeout(within_seconds):
                 yield self._docker
@@ -40,7 +45,7 @@ class Engine:
     @asynccontextmanager
     async def streaming(self, what: str) -> AsyncIterator[Docker]:
         """A connection of its own, for an answer without an end; closing it is the only way to stop one."""
-        docker = Docker(self.url)
+        docker = self._open()
         answers: list[aiohttp.ClientResponse] = []
 
         async def keep(_session: object, _context: object, call: aiohttp.TraceRequestEndParams) -> None:
@@ -76,6 +81,15 @@ class Engine:
         if self._docker is not None:
             await self._docker.close()
 
+    def _open(self) -> Docker:
+        try:
+            return Docker(self.url)
+        except (ValueError, OSError, ImportError) as error:
+            raise Misconfigured(
+                f"cannot use Docker at {self.url}: {error}; TLS needs ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH, and ssh "
+                "the packages of aiodocker[ssh]"
+            ) from error
+
     @contextmanager
     def _as_ours(self, what: str) -> Iterator[None]:
         try:
@@ -94,6 +108,28 @@ class Engine:
 
     def _unavailable(self, what: str, why: str) -> RuntimeUnavailable:
         return RuntimeUnavailable(f"cannot {what}: Docker at {self.url} cannot be reached: {why}; is it running?")
+
+
+async def beside(*calls: Coroutine[Any, Any, T]) -> list[T]:
+    """The results of calls that run beside each other, or the first one's error.
+
+    None is cut short when another fails: a call that was cancelled may have acted all the same.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        settling = [
+            tasks.create_task(_settled(call), name=f"docker call {number}") for number, call in enumerate(calls)
+        ]
+    for settled in settling:
+        if (error := settled.result()[1]) is not None:
+            raise error
+    return [cast(T, settled.result()[0]) for settled in settling]
+
+
+async def _settled(call: Coroutine[Any, Any, T]) -> tuple[T | None, Error | None]:
+    try:
+        return await call, None
+    except Error as error:
+        return None, error
 
 
 def unix_time(moment: str) -> str:

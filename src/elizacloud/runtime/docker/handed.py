@@ -9,8 +9,8 @@ import io
 import json
 import shlex
 import tarfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 SIDECAR_UID = 41641
@@ -40,22 +40,29 @@ class Entry:
     uid: int = 0
 
 
-def for_sidecar(*, auth_key: str | None, join_token: str) -> list[Entry]:
-    """At each start. Without a key an empty file takes the place of one that was left."""
+def for_node(*, auth_key: str | None, join_token: str) -> list[Entry]:
+    """For container-init in an image of any user, at each start. Without a key an empty file takes the place of one that was left."""
     return [
-        Entry(NODE_DIRECTORY, None, 0o700, SIDECAR_UID),
-        Entry(AUTH_KEY, f"{auth_key}\n".encode() if auth_key else b"", 0o600, SIDECAR_UID),
-        Entry(JOIN_TOKEN, f"{join_token}\n".encode(), 0o600, SIDECAR_UID),
+        Entry(AUTH_KEY, f"{auth_key}\n".encode() if auth_key else b"", 0o644),
+        Entry(JOIN_TOKEN, f"{join_token}\n".encode(), 0o644),
     ]
 
 
-def at_creation(*, config: Mapping[str, Any], secrets: Mapping[str, str]) -> list[Entry]:
-    """For the agent, when it is created."""
+def for_sidecar(*, auth_key: str | None, join_token: str) -> list[Entry]:
+    """The same for the sidecar, whose user is known."""
+    files = (
+        replace(entry, mode=0o600, uid=SIDECAR_UID) for entry in for_node(auth_key=auth_key, join_token=join_token)
+    )
+    return [Entry(NODE_DIRECTORY, None, 0o700, SIDECAR_UID), *files]
+
+
+def at_creation(*, config: Mapping[str, Any], secrets: Mapping[str, str], refused: Sequence[str]) -> list[Entry]:
+    """For the agent, when it is created. Its log will say which variables its owner may not set."""
     return [
         Entry(STATE_DIRECTORY, None, 0o755),
         *(Entry(f"{STATE_DIRECTORY}/{name}", None, 0o777) for name in ("home", "state")),
         Entry(CONFIG, json.dumps(dict(config)).encode(), 0o644),
-        Entry(OWNERS_SECRETS, exports(secrets), 0o644),
+        Entry(OWNERS_SECRETS, exports(secrets) + says(refused), 0o644),
     ]
 
 
@@ -70,6 +77,12 @@ def at_start(*, secrets: Mapping[str, str], busy_token: str) -> list[Entry]:
 def exports(variables: Mapping[str, str]) -> bytes:
     """A shell script that sets them; any value is taken as it is."""
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()).encode()
+
+
+def says(refused: Sequence[str]) -> bytes:
+    """A shell script that says so of each, as the process runtime does."""
+    texts = (shlex.quote(f"[elizacloud] the variable {name} is reserved and was not set") for name in refused)
+    return "".join(f"printf '%s\\n' {text} >&2\n" for text in texts).encode()
 
 
 def archive(entries: list[Entry], *, below: str) -> bytes:

@@ -27,6 +27,8 @@ class Role(StrEnum):
 
     TAILNET = "tailnet"
     AGENT = "agent"
+    WHOLE = "whole"
+    """Both in one: the image has a tailscaled of its own."""
 
 
 class Keeps(StrEnum):

@@ -8,10 +8,19 @@ from contextlib import suppress
 from typing import Any
 
 from elizacloud.errors import NotFound, RuntimeRefused
-from elizacloud.runtime.docker.configs import DockerOptions, agent_config, owners_secrets, sidecar_config
-from elizacloud.runtime.docker.engine import CONFLICT, Engine
+from elizacloud.runtime.docker.configs import (
+    DockerOptions,
+    agent_config,
+    is_embedded,
+    owners_secrets,
+    refused_variables,
+    sidecar_config,
+    whole_config,
+)
+from elizacloud.runtime.docker.engine import CONFLICT, Engine, beside
+from elizacloud.runtime.docker.firewall import Firewall, openings_for
 from elizacloud.runtime.docker.handed import STATE_DIRECTORY, Entry, archive, at_creation
-from elizacloud.runtime.docker.images import Images
+from elizacloud.runtime.docker.images import Image, Images
 from elizacloud.runtime.docker.labels import (
     AGENT,
     INSTALLATION,
@@ -34,26 +43,36 @@ class Maker:
         self._images = images
         self._options = options
         self._networks = asyncio.Lock()
+        self._firewall = Firewall(engine, options.networks_closed)
 
     async def make(self, spec: InstanceSpec) -> None:
-        """Volumes and both containers, not started. None of the containers may be there."""
+        """Volumes and containers, not started. None of the containers may be there."""
         labels, options = spec.labels, self._options
         key = (labels.agent_id, labels.generation)
-        sidecar_image = await self._images.of_ours(options.sidecar_image)
         allowed = (*options.images_allowed, options.agent_image)
-        agent_image = await self._images.get(spec.agent.image or options.agent_image, allowed=allowed)
-        agent_config(spec, agent_image, options, sidecar_id="")  # refuses before anything is made
-        await self._network(labels.installation_id)
-        await self._volumes(labels, key)
+        sidecar_image, image = await beside(
+            self._images.of_ours(options.sidecar_image),
+            self._images.get(spec.agent.image or options.agent_image, allowed=allowed),
+        )
+        if is_embedded(image.name, options):
+            whole = whole_config(spec, image, options)
+            await beside(self._network(spec, sidecar_image), self._volumes(labels, key, Keeps.NODE, Keeps.STATE))
+            await self.hand_over_owners(spec, await self._container(whole, name_of(key, Role.WHOLE)))
+            return
+        agent_config(spec, image, options, sidecar_id="")  # refuses before anything is made
+        await beside(self._network(spec, sidecar_image), self._volumes(labels, key, *Keeps))
         sidecar = sidecar_config(spec, sidecar_image, options)
         sidecar_id = await self._container(sidecar, name_of(key, Role.TAILNET))
-        agent = agent_config(spec, agent_image, options, sidecar_id=sidecar_id)
-        agent_id = await self._container(agent, name_of(key, Role.AGENT))
-        await self.hand_over_owners(spec, agent_id)
+        agent = agent_config(spec, image, options, sidecar_id=sidecar_id)
+        await self.hand_over_owners(spec, await self._container(agent, name_of(key, Role.AGENT)))
+
+    def docker_restarted(self) -> None:
+        """What is kept of the host has to be looked at again."""
+        self._firewall.forget()
 
     async def hand_over_owners(self, spec: InstanceSpec, agent_id: str) -> None:
         """What the owner gave: the agent's configuration and secrets."""
-        files = at_creation(config=spec.agent.config, secrets=owners_secrets(spec))
+        files = at_creation(config=spec.agent.config, secrets=owners_secrets(spec), refused=refused_variables(spec))
         await self.hand_over(agent_id, files, STATE_DIRECTORY)
 
     async def hand_over(self, container_id: str, files: list[Entry], directory: str) -> None:
@@ -95,28 +114,41 @@ class Maker:
             for key, kept in names.items()
         ]
 
-    async def _volumes(self, labels: Labels, key: Key) -> None:
-        # Docker fills a volume from the image while it makes the first container on it; one that was begun is not gone on with.
-        await self.remove_volumes(key, Keeps.TOOLS)
-        for keeps in Keeps:
-            async with self._engine.asked("make a volume") as docker:
-                config = {"Name": name_of(key, keeps), "Labels": written_for_volume(labels)}
-                volume = await docker.volumes.create(config)
-                present = (await volume.show()).get("Labels") or {}
-            if present.get(INSTALLATION) != labels.installation_id:
-                raise RuntimeRefused("cannot create the instance: its volume is not ours", code="not_ours")
+    async def _volumes(self, labels: Labels, key: Key, *kept: Keeps) -> None:
+        await beside(*(self._volume(labels, key, keeps) for keeps in kept))
 
-    async def _network(self, installation_id: str) -> None:
-        """One bridge for an installation, on which containers do not hear each other."""
-        name = network_name(installation_id)
+    async def _volume(self, labels: Labels, key: Key, keeps: Keeps) -> None:
+        if keeps is Keeps.TOOLS:
+            # Docker fills it from the image while it makes the first container on it; one that was begun is not gone on with.
+            await self.remove_volumes(key, keeps)
+        async with self._engine.asked("make a volume") as docker:
+            config = {"Name": name_of(key, keeps), "Labels": written_for_volume(labels)}
+            volume = await docker.volumes.create(config)
+            present = (await volume.show()).get("Labels") or {}
+        if present.get(INSTALLATION) != labels.installation_id:
+            raise RuntimeRefused("cannot create the instance: its volume is not ours", code="not_ours")
+
+    async def _network(self, spec: InstanceSpec, sidecar_image: Image) -> None:
+        """One bridge for an installation, on which containers hear neither each other nor, but for a few ports, their host."""
+        installation_id = spec.labels.installation_id
         async with self._networks:
+            bridge = await self._bridge(installation_id)
+        if self._options.firewall:
+            openings = openings_for((spec.join_url, spec.report_url))
+            await self._firewall.ensure(installation_id, bridge, openings, sidecar_image.id)
+
+    async def _bridge(self, installation_id: str) -> str:
+        """Find or make it; the name of its device."""
+        name = network_name(installation_id)
+        while True:
             async with self._engine.asked("look for the network") as docker:
-                if await docker.networks.list(filters={"name": [f"^{name}$"]}):
-                    return
+                for found in await docker.networks.list(filters={"name": [f"^{name}$"]}):
+                    return f"br-{found['Id'][:12]}"
             config = {
                 "Name": name,
                 "CheckDuplicate": True,
                 "Driver": "bridge",
+                "EnableIPv6": False,
                 "Options": {"com.docker.network.bridge.enable_icc": "false"},
                 "Labels": {INSTALLATION: installation_id},
             }

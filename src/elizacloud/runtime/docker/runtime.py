@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 
 from elizacloud.errors import NotFound, RuntimeRefused
 from elizacloud.runtime.docker.configs import DockerOptions, our_secrets
-from elizacloud.runtime.docker.engine import Engine
-from elizacloud.runtime.docker.handed import NODE_DIRECTORY, STATE_DIRECTORY, at_start, for_sidecar
+from elizacloud.runtime.docker.engine import Engine, beside
+from elizacloud.runtime.docker.handed import NODE_DIRECTORY, STATE_DIRECTORY, at_start, for_node, for_sidecar
 from elizacloud.runtime.docker.images import Images
 from elizacloud.runtime.docker.labels import Keeps, Key, checked, key_in, ref_of
 from elizacloud.runtime.docker.logs import follow as follow_log
@@ -22,8 +22,9 @@ from elizacloud.runtime.docker.logs import lines_of
 from elizacloud.runtime.docker.making import Maker
 from elizacloud.runtime.docker.unit import Unit
 from elizacloud.runtime.docker.units import Units
+from elizacloud.runtime.docker.usage import usage_of
 from elizacloud.runtime.docker.watching import Watch
-from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Labels, Phase, Volume
+from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Labels, Phase, Usage, Volume
 
 
 class DockerRuntime:
@@ -64,16 +65,19 @@ class DockerRuntime:
                 return
             if unit.phase is Phase.PAUSED:
                 raise RuntimeRefused("cannot start the instance: it is paused; resume it", code="paused")
-            if unit.sidecar is None or unit.agent is None:
+            if unit.agent is None or not unit.whole:
                 raise NotFound(f"the instance {ref} is not whole: create it again")
-            await self._units.end(unit, grace_seconds=0)  # both start as one, and one may have been left
-            await self._maker.check_command(unit.agent)
+            await self._units.end(unit, grace_seconds=0)  # all start as one, and one may have been left
             key = secrets.preauth_key.get_secret_value() if secrets.preauth_key else None
-            for_node = for_sidecar(auth_key=key, join_token=secrets.join_token.get_secret_value())
+            token = secrets.join_token.get_secret_value()
+            member, entries = (unit.agent, for_node) if unit.sidecar is None else (unit.sidecar, for_sidecar)
+            await beside(
+                self._maker.hand_over(member.id, entries(auth_key=key, join_token=token), NODE_DIRECTORY),
+                self._maker.check_command(unit.agent),
+            )
             for_agent = at_start(secrets=our_secrets(secrets), busy_token=secrets.busy_token.get_secret_value())
-            await self._maker.hand_over(unit.sidecar.id, for_node, NODE_DIRECTORY)
-            await self._maker.hand_over(unit.agent.id, for_agent, STATE_DIRECTORY)
-            await self._units.begin(unit.sidecar, unit.agent)
+            handing_over = self._maker.hand_over(unit.agent.id, for_agent, STATE_DIRECTORY)
+            await self._units.begin(unit, meanwhile=handing_over)
 
     async def pause(self, ref: str) -> None:
         async with self._changing_by(ref) as unit:
@@ -135,8 +139,13 @@ class DockerRuntime:
         for line in lines_of(pieces):
             yield line
 
+    async def usage(self, ref: str) -> Usage:
+        unit = await self._units.get(ref)
+        _check_runs(unit, "measure")
+        return await usage_of(self._engine, unit)
+
     async def watch(self) -> AsyncGenerator[Instance, None]:
-        async with aclosing(Watch(self._engine, self._units).changes()) as changes:
+        async with aclosing(Watch(self._engine, self._units, self._maker.docker_restarted).changes()) as changes:
             async for instance in changes:
                 yield instance
 

@@ -1,4 +1,4 @@
-"""What two containers are together: one instance. Pure.
+"""What the containers of one instance are together: two, or one that is both. Pure.
 
 How a unit ended is read from how its containers ended, so nothing has to be remembered, here or on the host:
 
@@ -7,6 +7,8 @@ How a unit ended is read from how its containers ended, so nothing has to be rem
     137       not 137   the same
     143       any       it was stopped in good order: the sidecar is only ever told to end by `stop`, or by a host that ends
     other     137       the sidecar ended (container-init's exit codes say why), and the kernel ended the agent with it
+
+Of one that is both, the last line of its container-init tells.
 """
 
 from __future__ import annotations
@@ -22,6 +24,11 @@ from elizacloud.runtime.protocol import STOPPED, Instance, Labels, Phase
 
 KILLED = 128 + signal.SIGKILL
 TOLD_TO_END = 128 + signal.SIGTERM
+SAID_STOPPED = "told to end"
+SAID_OF_AGENT = "the agent ended"
+"""How container-init begins its last line, when neither it nor the tailnet is the reason."""
+INIT_CODES = frozenset({64, 69, 75, 78})
+"""container-init's own exit codes, which an agent may have, too."""
 _ENDED = frozenset({"exited", "dead", "removing"})
 
 
@@ -59,8 +66,12 @@ class Unit:
         return [container for container in (self.agent, self.sidecar) if container is not None]
 
     @property
+    def embedded(self) -> bool:
+        return self.agent is not None and self.agent.role is Role.WHOLE
+
+    @property
     def whole(self) -> bool:
-        return self.sidecar is not None and self.agent is not None
+        return self.agent is not None and (self.sidecar is not None or self.embedded)
 
     @property
     def phase(self) -> Phase:
@@ -84,8 +95,15 @@ class Unit:
         """The sidecar ended by itself; its last words are the reason."""
         return self.sidecar is not None and self.sidecar.ended and self.sidecar.exit_code not in (KILLED, TOLD_TO_END)
 
+    @property
+    def tells_why(self) -> Container | None:
+        """The container whose last words are needed to say how the unit ended."""
+        if self.embedded and self.agent is not None and self.agent.ended:
+            return self.agent
+        return self.sidecar if self.sidecar_ended_it else None
+
     def seen(self, last_words: str = "") -> Instance:
-        """`last_words` are the sidecar's, when it ended by itself."""
+        """`last_words` are those of the container that `tells_why`."""
         if self.phase is not Phase.EXITED:
             started_at = self.agent.started_at if self.agent is not None else None
             return Instance(self.ref, self.labels, self.phase, started_at=started_at)
@@ -101,6 +119,8 @@ class Unit:
 
     def _end(self, last_words: str) -> tuple[int | None, str]:
         agent, sidecar = self.agent, self.sidecar
+        if self.embedded and agent is not None:
+            return agent.exit_code, _why_embedded_ended(agent, last_words)
         if self.sidecar_ended_it:
             assert sidecar is not None
             return sidecar.exit_code, f"tailnet: {last_words or f'the sidecar ended: exit status {sidecar.exit_code}'}"
@@ -113,6 +133,17 @@ class Unit:
         if sidecar is not None and sidecar.out_of_memory:
             return sidecar.exit_code, "tailnet: out of memory"
         return agent.exit_code, f"agent: exit status {agent.exit_code}"
+
+
+def _why_embedded_ended(agent: Container, last_words: str) -> str:
+    before_its_agent = agent.exit_code == TOLD_TO_END and not last_words.startswith(SAID_OF_AGENT)
+    if last_words.startswith(SAID_STOPPED) or before_its_agent:
+        return STOPPED
+    if agent.out_of_memory:
+        return "agent: out of memory"
+    if agent.exit_code in INIT_CODES and last_words and not last_words.startswith(SAID_OF_AGENT):
+        return f"tailnet: {last_words}"
+    return f"agent: exit status {agent.exit_code}"
 
 
 def container_of(shown: Mapping[str, Any]) -> Container | None:
@@ -138,4 +169,7 @@ def units_of(containers: Iterable[Container]) -> list[Unit]:
     by_run: dict[Labels, dict[Role, Container]] = {}
     for container in containers:
         by_run.setdefault(container.labels, {})[container.role] = container
-    return [Unit(labels, parts.get(Role.TAILNET), parts.get(Role.AGENT)) for labels, parts in by_run.items()]
+    return [
+        Unit(labels, parts.get(Role.TAILNET), parts.get(Role.AGENT) or parts.get(Role.WHOLE))
+        for labels, parts in by_run.items()
+    ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 from elizacloud.errors import Error, NotFound, RuntimeRefused
-from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine
-from elizacloud.runtime.docker.labels import Key, filters, key_in
+from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine, beside
+from elizacloud.runtime.docker.labels import Key, Role, filters, key_in
 from elizacloud.runtime.docker.logs import lines_of
 from elizacloud.runtime.docker.unit import Container, Unit, container_of, units_of
 from elizacloud.runtime.protocol import Instance
@@ -29,9 +31,8 @@ class Units:
         async with self._engine.asked("list the instances") as docker:
             listed = await docker.containers.list(all=True, filters=filters(**wanted))
         looking = asyncio.Semaphore(LOOKS_AT_ONCE)
-        async with asyncio.TaskGroup() as tasks:
-            looks = [tasks.create_task(self._look(found.id, looking), name=f"look at {found.id}") for found in listed]
-        return units_of(container for look in looks if (container := look.result()) is not None)
+        looks = await beside(*(self._look(found.id, looking) for found in listed))
+        return units_of(container for container in looks if container is not None)
 
     async def of(self, key: Key) -> list[Unit]:
         return await self.find(agent=key[0], generation=str(key[1]))
@@ -45,21 +46,36 @@ class Units:
         raise NotFound(f"there is no instance {ref[:100]}")
 
     async def seen(self, unit: Unit) -> Instance:
-        return unit.seen(await self._last_words(unit) if unit.sidecar_ended_it else "")
+        speaker = unit.tells_why
+        return unit.seen(await self._last_words(speaker) if speaker is not None else "")
 
-    async def begin(self, sidecar: Container, agent: Container) -> None:
-        """Start both. Raises RuntimeRefused `spawn_failed`, and then neither runs."""
+    async def begin(self, unit: Unit, *, meanwhile: Coroutine[Any, Any, None]) -> None:
+        """Start the containers, the agent's last and only after `meanwhile`. Raises RuntimeRefused `spawn_failed`, and then
+        none runs."""
+        assert unit.agent is not None
         try:
-            for container in (sidecar, agent):
-                async with self._engine.asked("start the instance") as docker:
-                    await docker.containers.container(container.id).start()
+            if unit.sidecar is None:
+                await meanwhile
+            else:
+                await beside(self._start(unit.sidecar), meanwhile)
+            await self._start(unit.agent)
         except RuntimeRefused as error:
-            async with self._engine.asked("end the sidecar") as docker:
-                shown = container_of(await docker.containers.container(sidecar.id).show())
-                if shown is not None and shown.ended and shown.started_at is not None:
-                    return  # it ended by itself before the agent could be started beside it: the unit ran, and is over
-                await docker.containers.container(sidecar.id).stop(t=0)
+            if unit.sidecar is not None and await self._is_over(unit.sidecar):
+                return  # it ended by itself before the agent could be started beside it: the unit ran, and is over
             raise RuntimeRefused(str(error), code="spawn_failed") from error
+
+    async def _start(self, container: Container) -> None:
+        async with self._engine.asked("start the instance") as docker:
+            await docker.containers.container(container.id).start()
+
+    async def _is_over(self, sidecar: Container) -> bool:
+        """Whether it had ended by itself; else it has ended now."""
+        async with self._engine.asked("end the sidecar") as docker:
+            shown = container_of(await docker.containers.container(sidecar.id).show())
+            if shown is not None and shown.ended and shown.started_at is not None:
+                return True
+            await docker.containers.container(sidecar.id).stop(t=0)
+            return False
 
     async def thaw(self, unit: Unit) -> None:
         """The sidecar first, as it was frozen last."""
@@ -70,7 +86,7 @@ class Units:
 
     async def end(self, unit: Unit, grace_seconds: float) -> None:
         """The agent, in its grace, and then the sidecar. A no-op for what does not run."""
-        graces = {"agent": math.ceil(grace_seconds), "tailnet": SIDECAR_GRACE_SECONDS}
+        graces = dict.fromkeys(Role, math.ceil(grace_seconds)) | {Role.TAILNET: SIDECAR_GRACE_SECONDS}
         for container in unit.containers:
             if container.status in ("running", "paused", "restarting"):
                 grace = graces[container.role]
@@ -98,13 +114,11 @@ class Units:
             except NotFound:  # it went since the list was made
                 return None
 
-    async def _last_words(self, unit: Unit) -> str:
+    async def _last_words(self, container: Container) -> str:
         """What container-init said last; empty when that cannot be read."""
-        assert unit.sidecar is not None
         try:
-            async with self._engine.asked("read the sidecar's log") as docker:
-                sidecar = docker.containers.container(unit.sidecar.id)
-                pieces = await sidecar.log(stdout=True, stderr=True, tail=LAST_WORDS_LINES)
+            async with self._engine.asked("read container-init's log") as docker:
+                pieces = await docker.containers.container(container.id).log(stderr=True, tail=LAST_WORDS_LINES)
         except Error:
             return ""
         said = [line for line in lines_of(pieces) if line.startswith(OURS)]

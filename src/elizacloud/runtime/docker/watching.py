@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -22,9 +22,11 @@ SEEN = ["create", "start", "pause", "unpause", "die", "destroy"]
 class Watch:
     """Beside telling, it sees to it that both containers of a unit end: it kills the sidecar of an agent that is gone."""
 
-    def __init__(self, engine: Engine, units: Units) -> None:
+    def __init__(self, engine: Engine, units: Units, restarted: Callable[[], None] = lambda: None) -> None:
+        """`restarted` is called when Docker was away."""
         self._engine = engine
         self._units = units
+        self._restarted = restarted
         self._told: dict[str, Instance] = {}
 
     async def changes(self) -> AsyncGenerator[Instance, None]:
@@ -40,6 +42,7 @@ class Watch:
             except RuntimeUnavailable:
                 pass
             failures += 1
+            self._restarted()
             await asyncio.sleep(BACKOFF.delay_seconds(failures, 0))
 
     async def _until_docker_ends(self) -> AsyncGenerator[Instance, None]:

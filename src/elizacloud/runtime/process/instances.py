@@ -22,7 +22,7 @@ from elizacloud.processes import LogFile, SpawnFailed
 from elizacloud.runtime.environment import Listen
 from elizacloud.runtime.process.unit import Machine, Unit, begin_unit
 from elizacloud.runtime.process.volume import Record, Volume, name_in, name_of, record_of, ref_of, volumes_in
-from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Phase
+from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Phase, Usage
 from elizacloud.runtime.protocol import Volume as SeenVolume
 
 HOST_ENDED = "the process host ended"
@@ -167,6 +167,12 @@ class Instances:
 
     def log_of(self, ref: str) -> LogFile:
         return self._get(ref).log
+
+    def usage(self, ref: str) -> Usage:
+        held = self._get(ref)
+        if held.unit is None:
+            raise RuntimeRefused(f"cannot measure the instance: it is {held.phase}", code="not_running")
+        return held.unit.usage()
 
     async def watch(self) -> AsyncGenerator[Instance, None]:
         """Every instance as it is, then every change."""

@@ -20,6 +20,7 @@ from elizacloud.runtime.process.wire import (
     INSTANCES,
     SECRETS,
     SPEC,
+    USAGE,
     VOLUMES,
     decode,
     encode,
@@ -45,6 +46,7 @@ def make_app(instances: Instances) -> web.Application:
     app.router.add_post("/instances/{ref}/resume", routes.resume)
     app.router.add_post("/instances/{ref}/stop", routes.stop)
     app.router.add_get("/instances/{ref}/logs", routes.logs)
+    app.router.add_get("/instances/{ref}/usage", routes.usage)
     app.router.add_get("/volumes", routes.volumes)
     app.router.add_get("/watch", routes.watch)
     return app
@@ -121,6 +123,9 @@ class _Routes:
         log = self.instances.log_of(_ref(request))
         lines = log.follow(tail) if request.query.get("follow") == "1" else _read(log, tail)
         return await _stream(request, (f"{line}\n".encode() async for line in lines))
+
+    async def usage(self, request: web.Request) -> web.Response:
+        return web.Response(body=encode(USAGE, self.instances.usage(_ref(request))), content_type="application/json")
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
         return await _stream(request, (encode(INSTANCE, seen) + b"\n" async for seen in self.instances.watch()))

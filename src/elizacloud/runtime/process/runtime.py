@@ -14,8 +14,8 @@ import aiohttp
 
 from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.processes import Backoff
-from elizacloud.runtime.process.wire import INSTANCE, INSTANCES, SECRETS, SPEC, VOLUMES, decode, encode
-from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Volume
+from elizacloud.runtime.process.wire import INSTANCE, INSTANCES, SECRETS, SPEC, USAGE, VOLUMES, decode, encode
+from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Usage, Volume
 
 CALL_SECONDS = 30.0
 LOOK_SECONDS = 0.02
@@ -83,6 +83,9 @@ class ProcessRuntime:
         async with aclosing(self._lines(f"{_path(ref)}/logs?tail={tail}&follow={int(follow)}")) as lines:
             async for line in lines:
                 yield line.decode(errors="replace")
+
+    async def usage(self, ref: str) -> Usage:
+        return decode(USAGE, await self._call("GET", f"{_path(ref)}/usage"))
 
     async def watch(self) -> AsyncGenerator[Instance, None]:
         """Goes on when the host restarts, and then begins again with every instance as it is."""

@@ -16,10 +16,11 @@ import structlog
 
 from elizacloud.errors import RuntimeRefused
 from elizacloud.processes import Child, Exit, LogFile, spawn
+from elizacloud.processes.usage import usage_of_trees
 from elizacloud.runtime.environment import Listen, agent_environment
 from elizacloud.runtime.process.membership import Report, be_member
 from elizacloud.runtime.process.volume import Volume
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, InstanceSecrets, InstanceSpec
+from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, InstanceSecrets, InstanceSpec, Usage
 from elizacloud.tailnet import JoinPrefs, KeyRefused, LocalApi, Tailscaled
 from elizacloud.tailnet.tailscaled import udp_port_of
 
@@ -73,6 +74,10 @@ class Unit:
     def thaw(self) -> None:
         self._tailscaled.signal(signal.SIGCONT)
         self._agent.signal(signal.SIGCONT)
+
+    def usage(self) -> Usage:
+        cpu_seconds, memory_bytes = usage_of_trees((self._agent.pid, self._tailscaled.pid))
+        return Usage(cpu_seconds, memory_bytes, memory_limit_bytes=None, received_bytes=None, sent_bytes=None)
 
     def ask_to_stop(self, grace_seconds: float) -> None:
         """Make `run` return: the agent gets this long to end by itself."""

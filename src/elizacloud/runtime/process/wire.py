@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from elizacloud.errors import Invalid
-from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Volume
+from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Usage, Volume
 
 T = TypeVar("T")
 
@@ -18,6 +18,7 @@ SECRETS = TypeAdapter(InstanceSecrets)
 INSTANCE = TypeAdapter(Instance)
 INSTANCES = TypeAdapter(list[Instance])
 VOLUMES = TypeAdapter(list[Volume])
+USAGE = TypeAdapter(Usage)
 
 BODY_LIMIT_BYTES = 32 * 1024 * 1024
 """Largest request: a spec with a config as large as the API lets through, with room to spare."""

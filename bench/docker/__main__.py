@@ -1,0 +1,97 @@
+"""`make bench-agents`: agents in containers beside a bare script, in one run. One table, printed and saved."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tests.docker_engine import NoEngine, an_engine
+
+from bench.docker.measure import Measured, Plan, measure
+from elizacloud.binaries import Binaries, show_progress
+from elizacloud.settings import load_settings
+
+RESULTS = Path(__file__).parents[1] / "results"
+QUICK = Plan(rounds=3, at_once=4, pauses=3, stops=3, paused_seconds=3)
+HEAD = ("what", "measured", "ratio", "target")
+
+
+def rows(measured: Measured) -> list[tuple[str, str, str, str]]:
+    """What was measured, beside what, and the target."""
+    ratio = statistics.median(measured.ours_seconds) / statistics.median(measured.bare_seconds)
+    at_once = measured.ours_at_once_seconds / measured.bare_at_once_seconds
+    number = len(measured.ours_seconds)
+    return [
+        (f"create -> reachable, p50 of {number}", _spread(measured.ours_seconds), f"{ratio:.2f} x bare", "<= 1.0 x"),
+        ("the bare script", _spread(measured.bare_seconds), "1", ""),
+        ("all at once, in all", f"{measured.ours_at_once_seconds:.2f} s", f"{at_once:.2f} x bare", "<= 1.15 x"),
+        ("the bare script, all at once", f"{measured.bare_at_once_seconds:.2f} s", "1", ""),
+        ("wake from pause", _spread(measured.from_pause_seconds), "", "p50 <= 0.12 s"),
+        ("wake from stop", _spread(measured.from_stop_seconds), "", "p50 <= 0.7 s, p99 <= 1.5 s"),
+        ("tailscaled of an idle agent", f"{measured.tailscaled_rss_bytes / 1e6:.1f} MB RSS", "", "<= 25 MB"),
+        (
+            f"paused for {measured.paused_for_seconds:.0f} s",
+            f"{measured.paused_cpu_seconds * 1000:.1f} ms of CPU",
+            f"{measured.paused_cpu_seconds / measured.paused_for_seconds:.2%}",
+            "0 %",
+        ),
+        ("the sidecar's image", f"{measured.sidecar_image_bytes / 1e6:.1f} MB", "", "<= 25 MB"),
+    ]
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    ordered = sorted(seconds)
+    p99 = ordered[min(len(ordered) - 1, round(0.99 * (len(ordered) - 1)))]
+    return f"p50 {statistics.median(ordered):.3f} s, p99 {p99:.3f} s, {ordered[0]:.3f} - {ordered[-1]:.3f} s"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.docker", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few rounds, which are not saved")
+    parser.add_argument("--rounds", type=int, help="rounds of create -> reachable; not saved")
+    options = parser.parse_args()
+    plan = QUICK if options.quick else Plan()
+    if options.rounds:
+        plan = replace(plan, rounds=options.rounds)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    load = os.getloadavg()[0]
+    with show_progress() as progress:
+        binaries = Binaries.from_settings(load_settings().settings, progress)
+        os.environ["ELIZACLOUD_TAILSCALED_BIN"] = str(asyncio.run(binaries.tailscaled()).path)
+    try:
+        with an_engine() as engine:
+            measured = asyncio.run(measure(engine, plan))
+    except NoEngine as reason:
+        console.print(f"cannot measure: {reason}")
+        return 1
+    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    facts = f"{datetime.now(UTC):%Y-%m-%d}, {machine}, load {load:.1f} before, {measured.engine}, {measured.server}"
+    table = Table(title=f"agents in containers ({facts})", title_justify="left")
+    for column in HEAD:
+        table.add_column(column)
+    for row in rows(measured):
+        table.add_row(*row)
+    console.print(table)
+    if plan != Plan():
+        console.print("not saved: only a whole run is")
+        return 0
+    RESULTS.mkdir(exist_ok=True)
+    lines = ["| " + " | ".join(HEAD) + " |", "| --- | --- | --- | --- |"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(measured)]
+    text = f"# Agents in containers\n\n{facts}; ours and the bare script by turns.\n\n" + "\n".join(lines) + "\n"
+    (RESULTS / "agents-docker.md").write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
