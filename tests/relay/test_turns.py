@@ -1,9 +1,10 @@
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from elizacloud.relay.turns import Turns
-from tests.relay.conftest import Cloud, RawAgent, request
+from tests.relay.conftest import Cloud, RawAgent, request, until
 
 
 class Loop:
@@ -11,23 +12,19 @@ class Loop:
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
-        self.turns = Turns(self.soon.append)
+        self.time = 0.0
+        self.turns = Turns(self.soon.append, lambda: self.time)
         self.order: list[str] = []
 
-    def begin(self, owner: str, count: int = 1) -> None:
+    def come(self, owner: str, count: int = 1, size: int = 0) -> None:
+        """So many events of an owner; what is taken, at once or in its turn, is in `order`."""
         for _ in range(count):
-            self.turns.begin(owner, lambda: self.order.append(owner))
-
-    def move(self, owner: str, size: int = 256 << 10) -> None:
-        self.turns.moved(
-            owner,
-            size,
-            lambda: self.order.append(f"{owner} rests"),
-            lambda: self.order.append(f"{owner} goes on"),
-        )
+            take = partial(self.order.append, owner)
+            if self.turns.now(owner, size, take):
+                take()
 
     def turn(self) -> str:
-        """What one more turn begins, in order."""
+        """What one more turn takes, in order."""
         self.order.clear()
         soon = tuple(self.soon)
         self.soon.clear()
@@ -47,45 +44,62 @@ def loop() -> Loop:
 
 def test_nobody_waits_as_long_as_little_comes(loop: Loop) -> None:
     for _ in range(10):
-        loop.begin("a", 4)
-        assert loop.order == ["a"] * 4
+        loop.come("a", 2)
+        loop.come("b", 2)
+        assert loop.order == ["a", "a", "b", "b"]
         loop.turn()
 
 
-def test_a_turn_begins_so_many_and_the_loop_looks_before_the_next(loop: Loop) -> None:
-    loop.begin("a", 10)
+def test_a_turn_takes_so_many_and_the_loop_looks_before_the_next(loop: Loop) -> None:
+    loop.come("a", 10)
     assert loop.order == ["a"] * 4
     assert len(loop.soon) == 1
     assert list(loop.rest()) == ["a a a a", "a a"]
 
 
 def test_who_comes_late_waits_for_a_few_only(loop: Loop) -> None:
-    loop.begin("greedy", 100)
-    loop.begin("other")
+    loop.come("greedy", 100)
+    loop.come("other")
     assert loop.turn() == "greedy other greedy greedy"
 
 
 def test_owners_take_turns_however_much_each_has(loop: Loop) -> None:
-    loop.begin("a", 7)
-    loop.begin("b", 3)
-    loop.begin("c", 1)
-    assert list(loop.rest()) == ["a b c a", "b a b"]
-
-
-def test_what_begins_may_begin_another(loop: Loop) -> None:
-    loop.begin("a", 4)
-    loop.turns.begin("a", lambda: loop.begin("b"))
-    assert list(loop.rest()) == ["b"]
+    loop.come("first", 4)
+    loop.come("a", 7)
+    loop.come("b", 3)
+    loop.come("c", 1)
+    assert list(loop.rest()) == ["a b c a", "b a b a", "a a a"]
 
 
 def test_long_bodies_take_turns_with_requests(loop: Loop) -> None:
-    loop.move("a")
-    assert loop.order == []
-    loop.move("b")
-    loop.move("c")
-    loop.begin("d")
-    assert loop.order == ["b rests", "c rests"]
-    assert list(loop.rest()) == ["b goes on", "c goes on", "d"]
+    loop.come("a", size=256 << 10)
+    assert loop.order == ["a"]
+    loop.come("b", size=256 << 10)
+    loop.come("c", size=256 << 10)
+    loop.come("d")
+    assert list(loop.rest()) == ["b", "c", "d"]
+
+
+def test_one_owner_alone_is_looked_away_from_less_often(loop: Loop) -> None:
+    loop.come("a", 4)
+    loop.time = 2.0
+    loop.turn()
+    loop.come("a", 128)
+    assert loop.order == ["a"] * 128
+    assert list(loop.rest()) == [""]
+
+
+def test_one_who_joins_an_owner_alone_waits_for_a_few_only(loop: Loop) -> None:
+    loop.come("a", 4)
+    loop.time = 2.0
+    loop.turn()
+    loop.come("a", 20)
+    loop.come("b", 4)
+    loop.come("a")
+    assert loop.order == ["a"] * 20 + ["b"] * 4
+    loop.come("a", 100)
+    loop.come("b")
+    assert loop.turn() == "a b a a"
 
 
 async def test_a_client_that_leaves_while_it_waits_reaches_no_agent(cloud: Cloud) -> None:
@@ -95,9 +109,9 @@ async def test_a_client_that_leaves_while_it_waits_reaches_no_agent(cloud: Cloud
     turns._left = 0.0  # and the loop was not asked to look: what comes now waits for us
     client = await cloud.client()
     client.send(request())
+    await until(lambda: bool(turns._lines))
     client.close()
-    (line,) = await cloud.log_lines(1)
-    assert (line["outcome"], line["status"], cloud.metrics.in_flight) == ("aborted", 0, 0)
+    await until(lambda: cloud.metrics.clients == 0)
     turns._looked()
     assert (await cloud.ask(request("/next"))).status == 200
     assert [head.split(b" ")[1] for head in agent.heads] == [b"/next"]

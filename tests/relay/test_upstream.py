@@ -1,22 +1,30 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, Field
+from elizacloud.relay.turns import BULK_BYTES
 from elizacloud.relay.upstream import UpstreamConnection
 
 
 class Took:
-    """A taker that keeps what it was given."""
+    """A taker that keeps what it was given. With `busy`, what comes waits until the test calls what is in `waiting`."""
 
     def __init__(self) -> None:
+        self.busy = False
+        self.waiting: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
         self.status = 0
         self.body = b""
         self.calls: list[str] = []
         self.over = asyncio.Event()
+
+    def now(self, size: int, take: Callable[[], None]) -> bool:
+        if self.busy:
+            self.waiting.put_nowait(take)
+        return not self.busy
 
     def informational(self, head: AnswerHead) -> None:
         self.calls.append(f"informational {head.status}")
@@ -177,3 +185,61 @@ async def test_killed_means_told(pair: Pair) -> None:
     pair[0].write(b"x" * 10_000_000)
     pair[0].kill("the peer moved")
     assert took.calls[-1] == "lost: the peer moved"
+
+
+async def test_what_comes_waits_for_the_takers_turn(pair: Pair) -> None:
+    took = await begun(pair)
+    took.busy = True
+    pair[1].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    async with asyncio.timeout(5):
+        take = await took.waiting.get()
+    assert (took.status, took.calls) == (0, [])
+    take()
+    assert (took.status, took.body, took.calls) == (200, b"ok", ["end"])
+
+
+async def test_an_answer_that_waits_is_not_lost_with_its_connection(pair: Pair) -> None:
+    took = await begun(pair)
+    took.busy = True
+    pair[1].sendall(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+    async with asyncio.timeout(5):
+        take = await took.waiting.get()
+    pair[1].close()
+    assert await over(took) == "end"
+    assert took.body == b"all of it"
+    take()  # its turn comes later, and finds nothing
+    assert took.calls == ["end"]
+
+
+async def test_nothing_that_waits_is_taken_after_the_taker_let_go(pair: Pair) -> None:
+    took = await begun(pair)
+    took.busy = True
+    pair[1].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    async with asyncio.timeout(5):
+        take = await took.waiting.get()
+    pair[0].abort()
+    take()
+    assert (took.status, took.calls) == (0, [])
+
+
+async def test_of_much_that_waits_no_more_is_read(pair: Pair) -> None:
+    connection, upstream = pair
+    took = await begun(pair)
+    took.busy = True
+    size = 8 << 20
+    sending = asyncio.create_task(
+        asyncio.to_thread(upstream.sendall, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+    )
+    async with asyncio.timeout(5):
+        held = 0
+        while held < BULK_BYTES:
+            await asyncio.sleep(0)
+            held = len(connection._came)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(connection._came) == held
+    took.busy = False
+    took.waiting.get_nowait()()
+    assert await over(took) == "end"
+    await sending
+    assert len(took.body) == size

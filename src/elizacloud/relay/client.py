@@ -20,11 +20,6 @@ class Client(Protocol):
 
     def resume_body(self) -> None: ...
 
-    def rest(self) -> None:
-        """Read no more of a body or an upgrade until `go_on`: others have their turn."""
-
-    def go_on(self) -> None: ...
-
     def leave_body(self) -> None:
         """Nobody wants the rest of the body: the connection ends with this answer."""
 

@@ -10,6 +10,7 @@ the upload. One that accepts it (2xx, keep-alive) does not: its agent is still r
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 
 from elizacloud.errors import Error
@@ -22,7 +23,6 @@ from elizacloud.relay.http1.body import LAST_CHUNK, chunk, chunk_parts
 from elizacloud.relay.http1.framing import Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head
 from elizacloud.relay.surroundings import Surroundings
-from elizacloud.relay.turns import BULK_BYTES
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.relay.uses import OpenStream
 
@@ -96,11 +96,6 @@ class Exchange:
         self._surroundings.metrics.in_flight += 1
         if self._flow is not None:
             self._flow.between(self)
-        self._surroundings.turns.begin(self._request.owner_id or self._request.client, self._begin)
-
-    def _begin(self) -> None:
-        if self._over:
-            return
         connection = self._destination.lease()
         if connection is not None:
             self._send(connection, reused=True)
@@ -191,6 +186,9 @@ class Exchange:
                 connection.abort()
 
     # From the upstream
+
+    def now(self, size: int, take: Callable[[], None]) -> bool:
+        return self._surroundings.turns.now(self._request.owner_id or self._request.client, size, take)
 
     def informational(self, head: AnswerHead) -> None:
         if self._head.minor == 0:
@@ -336,8 +334,6 @@ class Exchange:
         self._surroundings.metrics.bytes_in += size
         if self._flow is not None and self._flow.up.must_close(size):
             self._client.pause_body()
-        if size >= BULK_BYTES:
-            self._surroundings.turns.moved(self._request.owner_id, size, self._client.rest, self._client.go_on)
 
     def _sent(self, size: int) -> None:
         self._bytes_out += size
@@ -345,8 +341,6 @@ class Exchange:
         connection = self._connection
         if self._flow is not None and self._flow.down.must_close(size) and connection is not None:
             connection.pause_reading()
-        if size >= BULK_BYTES and connection is not None:
-            self._surroundings.turns.moved(self._request.owner_id, size, connection.rest, connection.go_on)
 
     # The end
 

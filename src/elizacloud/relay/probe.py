@@ -68,6 +68,9 @@ class _HealthAnswer:
         self._status = 0
         self._body = b""
 
+    def now(self, size: int, take: Callable[[], None]) -> bool:
+        return True
+
     def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
         self._status = head.status
         self.answer_data(data)

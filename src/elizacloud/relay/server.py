@@ -30,6 +30,7 @@ from elizacloud.relay.intake import Intake
 from elizacloud.relay.limits import Limits
 from elizacloud.relay.server_settings import ServerSettings
 from elizacloud.relay.surroundings import Surroundings
+from elizacloud.relay.turns import BULK_BYTES
 from elizacloud.relay.upstream import WRITE_AHEAD_BYTES
 
 _HELD_BYTES = 64 << 10
@@ -53,15 +54,16 @@ class ClientConnection(asyncio.Protocol):
         "_linger_seconds",
         "_on_closed",
         "_on_open",
+        "_owner",
         "_paused",
         "_peer",
         "_request",
-        "_resting",
         "_searched",
         "_settings",
         "_state",
         "_surroundings",
         "_transport",
+        "_waits",
         "_write_paused",
         "keep_alive",
     )
@@ -96,8 +98,11 @@ class ClientConnection(asyncio.Protocol):
         self._body: Intake | None = None
         self._body_wanted = False
         self._paused = False
-        self._resting = False
         self._write_paused = False
+        self._owner = ""
+        """Whose turn its requests take: the last one's owner, at first its address."""
+        self._waits = False
+        """For its turn, with what is held."""
         self._advancing = False
         self._linger_seconds: float | None = None
         self._headless = True
@@ -133,6 +138,7 @@ class ClientConnection(asyncio.Protocol):
         self._on_open(self)
         secure = self._transport.get_extra_info("sslcontext") is not None
         self._peer = self._edge.proxies.peer(self._transport.get_extra_info("peername"), secure=secure)
+        self._owner = self._peer.address
         shares = self._limits.connected(self._peer)
         if shares > 1:
             self._transport.abort()
@@ -142,14 +148,28 @@ class ClientConnection(asyncio.Protocol):
             )
 
     def data_received(self, data: bytes) -> None:
-        if self._state is State.PIPE:
-            if self._exchange is not None:
-                self._exchange.piped_up(data)
-        elif self._state is not State.DISCARD:
-            if self._state is State.HEAD and not self._held:
-                self._deadline.set(self._settings.headers_timeout_seconds)
-            self._held = self._held + data if self._held else data
+        if self._state is State.DISCARD:
+            return
+        if self._state is State.HEAD and not self._held:
+            self._deadline.set(self._settings.headers_timeout_seconds)
+        self._held = self._held + data if self._held else data
+        if self._waits:
+            self._regulate()
+        else:
+            self._take_turn(len(data))
+
+    def _take_turn(self, size: int) -> None:
+        """Use what is held, now or when it is its owner's turn."""
+        if self._surroundings.turns.now(self._owner, size, self._have_turn):
             self._advance()
+        else:
+            self._waits = True
+            if size >= BULK_BYTES:
+                self._regulate()
+
+    def _have_turn(self) -> None:
+        self._waits = False
+        self._advance()
 
     def eof_received(self) -> None:
         # A client that ended its half is gone, as for nginx and Go: else nobody would notice one that left a stream.
@@ -201,14 +221,6 @@ class ClientConnection(asyncio.Protocol):
         elif self._state is State.BODY:
             self.take_body()
 
-    def rest(self) -> None:
-        self._resting = True
-        self._regulate()
-
-    def go_on(self) -> None:
-        self._resting = False
-        self._regulate()
-
     def leave_body(self) -> None:
         self.keep_alive = False
         self._body_wanted = False
@@ -216,9 +228,7 @@ class ClientConnection(asyncio.Protocol):
     def become_pipe(self) -> None:
         self._state = State.PIPE
         self._body_wanted = True
-        held, self._held = self._held, b""
-        if held and self._exchange is not None:
-            self._exchange.piped_up(held)
+        self._advance()
         self._regulate()
 
     def answered(self) -> None:
@@ -229,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
             self._searched = 0
             if self._held:
                 self._deadline.set(self._settings.headers_timeout_seconds)
-                self._advance()
+                self._take_turn(len(self._held))
             else:
                 self._deadline.set(self._linger_seconds or self._settings.idle_timeout_seconds)
                 if self._paused:
@@ -249,16 +259,19 @@ class ClientConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Use what is held as far as the state allows."""
-        if self._advancing:
+        if self._advancing or self._waits:
             return
         self._advancing = True
         try:
-            while self._held:
+            while self._held and not self._waits:
                 if self._state is State.HEAD and not self._write_paused:
                     if not self._read_head():
                         break
                 elif self._state is State.BODY and self._body_wanted:
                     self._read_body()
+                elif self._state is State.PIPE and self._exchange is not None:
+                    held, self._held = self._held, b""
+                    self._exchange.piped_up(held)
                 else:
                     break
         except BadMessage as error:
@@ -273,7 +286,7 @@ class ClientConnection(asyncio.Protocol):
     def _regulate(self) -> None:
         """Read on only while there is a use for what comes; while an answer is awaited, to see the client leave."""
         if self._state in (State.BODY, State.PIPE):
-            read = self._body_wanted and not self._resting
+            read = self._body_wanted and not (self._waits and len(self._held) >= BULK_BYTES)
         else:
             read = self._state is State.DISCARD or len(self._held) <= _HELD_BYTES
         if read is self._paused and not self._transport.is_closing():
@@ -313,6 +326,7 @@ class ClientConnection(asyncio.Protocol):
             self._answer(answer_to(error))
             return
         self._body_wanted = False
+        self._owner = request.owner_id or request.client
         self._exchange = Exchange(self, request, framing, destination, self._surroundings)
         self._exchange.start()
 

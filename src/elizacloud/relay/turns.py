@@ -1,8 +1,8 @@
-"""Who is served next when more has come than a moment allows: owners take turns, and each request waits for few others.
+"""Who is served next when more has come than a moment allows: owners take turns, and what comes waits for little.
 
 The event loop serves everything that has come before it looks again, so an owner with many connections would be served
 with all of them before anybody else is. So after some work the loop looks first, and what comes then waits in a line for
-each owner. Whoever has much to do waits for itself; as long as little comes, nobody waits.
+each owner, unread. Whoever has much to do waits for itself; as long as little comes, nobody waits.
 """
 
 from __future__ import annotations
@@ -12,57 +12,61 @@ from collections import deque
 from collections.abc import Callable
 
 BULK_BYTES = 32 << 10
-"""So many bytes at once are work of their own, as much as half a request."""
-_WORK = 4.0
-"""Requests, until the loop looks again: with fewer its looking costs more than it brings."""
+"""Of so many bytes that wait the source is not read on meanwhile."""
+_EVENT = 0.5
+_BYTES = 1 / (64 << 10)
+"""Work is counted in requests: one is two events, a head that comes and its answer, or 64 KB that pass."""
+_SHARED, _ALONE = 2.0, 64.0
+"""Work until the loop looks again. To look takes as long as a tenth of a request, which one owner alone need not pay."""
+_SHARED_SECONDS = 1.0
+"""After others were seen."""
 
 
 class Turns:
     """One a worker."""
 
-    def __init__(self, call_soon: Callable[[Callable[[], None]], object] | None = None) -> None:
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._call_soon = call_soon or asyncio.get_running_loop().call_soon
-        self._left = _WORK
+        self._clock = clock or asyncio.get_running_loop().time
+        self._left = _SHARED
         """Until the loop looks again; it has been asked to when nothing is left."""
-        self._lines: dict[str, deque[tuple[float, Callable[[], None]]]] = {}
-        """What waits, by owner, and how much work it is; the first owner is next."""
+        self._last_owner = ""
+        self._shared_until = 0.0
+        self._lines: dict[str, deque[tuple[int, Callable[[], None]]]] = {}
+        """What waits, by owner, and how many bytes it has; the first owner is next."""
 
-    def begin(self, owner: str, start: Callable[[], None]) -> None:
-        """Start a request, now or when it is its owner's turn."""
-        if self._left > 0:
-            self._spend(1.0)
-            start()
-        else:
-            self._wait(owner, 1.0, start)
-
-    def moved(self, owner: str, size: int, rest: Callable[[], None], go_on: Callable[[], None]) -> None:
-        """So many bytes passed, BULK_BYTES or more. Their source may have to `rest` until it is its owner's turn."""
-        work = size / (2 * BULK_BYTES)
-        if self._left > 0:
-            self._spend(work)
-        else:
-            rest()
-            self._wait(owner, work, go_on)
-
-    def _wait(self, owner: str, work: float, then: Callable[[], None]) -> None:
+    def now(self, owner: str, size: int, take: Callable[[], None]) -> bool:
+        """Whether so many bytes that came for this owner are to be taken now; else `take` is called in its turn."""
+        if owner != self._last_owner:
+            self._last_owner = owner
+            self._shared_until = self._clock() + _SHARED_SECONDS
+            self._left = min(self._left, _SHARED)
+        left = self._left
+        if left > 0:
+            self._left = left = left - _EVENT - size * _BYTES
+            if left <= 0:
+                self._call_soon(self._looked)
+            return True
         line = self._lines.get(owner)
         if line is None:
             line = self._lines[owner] = deque()
-        line.append((work, then))
-
-    def _spend(self, work: float) -> None:
-        self._left -= work
-        if self._left <= 0:
-            self._call_soon(self._looked)
+        line.append((size, take))
+        return False
 
     def _looked(self) -> None:
         """The loop has seen what came: the next ones, one of each owner."""
-        self._left = _WORK
+        self._left = _SHARED if self._clock() < self._shared_until else _ALONE
         while self._lines and self._left > 0:
             owner, line = next(iter(self._lines.items()))
             del self._lines[owner]
-            work, then = line.popleft()
+            size, take = line.popleft()
             if line:
                 self._lines[owner] = line
-            self._spend(work)
-            then()
+            self._left -= _EVENT + size * _BYTES
+            if self._left <= 0:
+                self._call_soon(self._looked)
+            take()

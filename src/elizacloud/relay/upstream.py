@@ -25,6 +25,7 @@ from elizacloud.relay.http1.head import (
     read_answer_head,
     value_of,
 )
+from elizacloud.relay.turns import BULK_BYTES
 
 _KEEP_ALIVE_HINT = re.compile(rb"timeout=([0-9]{1,5})")
 _RESCUE_BYTES = 256 << 10
@@ -38,6 +39,9 @@ _MOST_INFORMATIONAL = 64
 class Taker(Protocol):
     """Who gets the answer. Exactly one of `answer_end`, `upstream_lost` and `answer_late` is the last call, but for an
     upgraded connection, which ends with `upstream_lost`."""
+
+    def now(self, size: int, take: Callable[[], None]) -> bool:
+        """Whether so many bytes that came are to be taken now; else `take` is called when it is the taker's turn."""
 
     def informational(self, head: AnswerHead) -> None: ...
 
@@ -66,6 +70,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
+        "_came",
         "_deadline",
         "_final",
         "_held",
@@ -73,7 +78,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_method",
         "_paused",
         "_piping",
-        "_resting",
         "_taker",
         "_transport",
         "_upgrade",
@@ -89,6 +93,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._deadline: Deadline
         self._taker: Taker | None = None
+        self._came = b""
+        """Waits for its turn."""
         self._held = b""
         self._body: Body | None = None
         self._method = b""
@@ -97,7 +103,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._informational = 0
         self._piping = False
         self._paused = False
-        self._resting = False
         self.answered = False
         """Some byte of an answer to the present request has come, be it an informational one."""
         self.keep_alive = False
@@ -137,30 +142,19 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Until `resume_reading`: nobody takes more for now."""
-        self._regulate(True, self._resting)
+        if not self._paused and len(self._came) < BULK_BYTES and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._paused = True
 
     def resume_reading(self) -> None:
-        self._regulate(False, self._resting)
-
-    def rest(self) -> None:
-        """Read no more until `go_on`: others have their turn."""
-        self._regulate(self._paused, True)
-
-    def go_on(self) -> None:
-        self._regulate(self._paused, False)
-
-    def _regulate(self, paused: bool, resting: bool) -> None:
-        stopped = self._paused or self._resting
-        self._paused, self._resting = paused, resting
-        if (paused or resting) is not stopped and not self._transport.is_closing():
-            if stopped:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
+        if self._paused and len(self._came) < BULK_BYTES and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._paused = False
 
     def close(self) -> None:
         """Let go of it after what was written has left; the taker hears no more."""
         self._taker = None
+        self._came = b""
         self._transport.close()
 
     def abort(self) -> None:
@@ -184,18 +178,39 @@ class UpstreamConnection(asyncio.Protocol):
         taker = self._taker
         if taker is None:
             self._transport.abort()  # an answer that nobody asked for, or one that nobody waits for
-        elif self._piping:
-            taker.piped(data)
+        elif self._came:
+            self._wait(self._came + data)
+        elif taker.now(len(data), self._take):
+            self._received(taker, data)
         else:
-            self.answered = True
-            try:
-                if self._body is not None:
-                    self._take_body(taker, data)
-                else:
-                    self._take_heads(taker, data)
-            except BadMessage as error:
-                self._lose(str(error))
-                self._transport.abort()
+            self._wait(data)
+
+    def _wait(self, data: bytes) -> None:
+        waited, self._came = len(self._came), data
+        if waited < BULK_BYTES <= len(data) and not self._paused:
+            self._transport.pause_reading()
+
+    def _take(self) -> None:
+        """What has come and waited; nothing of it is left afterwards."""
+        data, self._came = self._came, b""
+        if len(data) >= BULK_BYTES and not self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+        if data and self._taker is not None:
+            self._received(self._taker, data)
+
+    def _received(self, taker: Taker, data: bytes) -> None:
+        if self._piping:
+            taker.piped(data)
+            return
+        self.answered = True
+        try:
+            if self._body is not None:
+                self._take_body(taker, data)
+            else:
+                self._take_heads(taker, data)
+        except BadMessage as error:
+            self._lose(str(error))
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         if self._taker is not None:
@@ -210,6 +225,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._deadline.stop()
+        self._take()
         if error is not None and self._taker is not None and not self._piping:
             self._rescue()
         if self._taker is not None:
@@ -227,7 +243,7 @@ class UpstreamConnection(asyncio.Protocol):
             left = _RESCUE_BYTES
             while self._taker is not None and left > 0 and (data := os.read(connection.fileno(), 65536)):
                 left -= len(data)
-                self.data_received(data)
+                self._received(self._taker, data)
 
     def _late(self) -> None:
         taker, self._taker = self._taker, None
