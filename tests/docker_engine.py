@@ -65,6 +65,10 @@ class DockerEngine:
         assert found is not None
         return found
 
+    def bridge_of(self, network: str) -> str:
+        """The device behind a network."""
+        return f"br-{self.get(f'/networks/{network}')['Id'][:12]}"
+
     def get(self, path: str) -> Any:
         """An answer of the Engine API, None for 404; for a look behind the runtime's back."""
         connection = _UnixConnection(self.socket)
@@ -87,6 +91,26 @@ class DockerEngine:
 
 def _ours(name: str) -> bool:
     return name.removeprefix("/").startswith("elizacloud-")
+
+
+def filters_of(bridge: str) -> list[str]:
+    """The packet filters that the product set on this machine for a bridge, as `iptables -S` prints them."""
+    if os.geteuid() != 0 or shutil.which("iptables") is None:
+        return []
+    printed = subprocess.run(["iptables", "-S"], check=True, text=True, capture_output=True).stdout
+    return [line for line in printed.splitlines() if bridge in line and "EC-" in line]
+
+
+def lift_filters(bridge: str) -> None:
+    """The product leaves them for as long as an installation lives; a test's bridge goes."""
+    found = filters_of(bridge)
+    for line in found:
+        if line.startswith("-A") and " -j EC-" in line:
+            subprocess.run(["iptables", "-D", *line.split()[1:]], check=True)
+    for line in found:
+        if line.startswith("-N"):
+            for action in ("-F", "-X"):
+                subprocess.run(["iptables", action, line.split()[1]], check=True)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -165,6 +189,8 @@ class Daemon:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+        # Its containerd dies with it; where nobody reaps that, the next dockerd would wait for it as if it lived.
+        (self.directory / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from elizacloud.runtime.docker.labels import Role, name_of
 from elizacloud.settings import child_environment
 from elizacloud.states import State
 from tests.contract.headscale_servers import RealRig, parameters, rig_of
-from tests.docker_engine import AGENT_IMAGE, SIDECAR_IMAGE, DockerEngine
+from tests.docker_engine import AGENT_IMAGE, SIDECAR_IMAGE, DockerEngine, lift_filters
 from tests.e2e.cloud import Cloud
 
 WITHIN_SECONDS = 60
@@ -92,6 +92,7 @@ async def _remove_networks(engine: DockerEngine, *, but: list[str]) -> None:
     async with Docker(engine.url) as docker:
         for name in engine.names("networks"):
             if name not in but:
+                lift_filters(engine.bridge_of(name))
                 await (await docker.networks.get(name)).delete()
 
 

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from elizacloud.client import Agent, Client
 from elizacloud.runtime.docker.labels import Role, name_of
 from elizacloud.states import State
-from tests.docker_engine import AGENT_IMAGE, DockerEngine
+from tests.docker_engine import AGENT_IMAGE, DockerEngine, lift_filters
 from tests.e2e.cloud import Cloud
 from tests.e2e.test_docker import answers, until_nothing_is_left
 from tests.e2e.test_secrets import SHAPES, canary
@@ -256,6 +256,7 @@ async def _tidy(engine: DockerEngine, networks: list[str]) -> None:
     async with Docker(engine.url) as docker:
         for name in engine.names("networks"):
             if name not in networks:
+                lift_filters(engine.bridge_of(name))
                 await (await docker.networks.get(name)).delete()
         with contextlib.suppress(DockerError):
             await docker.images.delete(SIDECAR, force=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 import pytest
@@ -11,7 +10,7 @@ from elizacloud.errors import RuntimeRefused
 from elizacloud.runtime.docker.firewall import Opening, openings_for, script
 from tests.contract.docker_runtime import docker_rig
 from tests.contract.runtimes import spec
-from tests.docker_engine import DockerEngine
+from tests.docker_engine import DockerEngine, lift_filters
 
 STUN = Opening(3478, protocol="udp")
 
@@ -45,13 +44,4 @@ async def test_where_the_filters_cannot_be_set_no_agent_is_made(docker_engine: D
 
         assert refused.value.reason == "firewall_failed"
         assert rig.engine.names("containers") == []
-        found = rig.engine.get("/networks/elizacloud-one")
-        _forget_chains(f"br-{found['Id'][:12]}")
-
-
-def _forget_chains(bridge: str) -> None:
-    """Those that were begun."""
-    if os.geteuid() == 0:
-        for part in ("IN", "OUT", "FWD", "TO"):
-            for action in ("-F", "-X"):
-                subprocess.run(["iptables", action, f"EC-{part}-{bridge}"], check=False, stderr=subprocess.DEVNULL)
+        lift_filters(rig.engine.bridge_of("elizacloud-one"))

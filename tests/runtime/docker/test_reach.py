@@ -26,7 +26,7 @@ from elizacloud.tailnet import dial
 from tests.contract.docker_runtime import EMBEDDED, DockerRig, docker_rig
 from tests.contract.headscale_servers import RealMachine, RealRig, parameters, rig_of
 from tests.contract.runtimes import secrets
-from tests.docker_engine import AGENT_IMAGE, ROOT_AGENT_IMAGE, DockerEngine
+from tests.docker_engine import AGENT_IMAGE, ROOT_AGENT_IMAGE, DockerEngine, filters_of, lift_filters
 from tests.runtime.tailnet import WITHIN_SECONDS, address_of, agent_on, ask, key_for, way_to
 from tests.runtime.tailnet import _counted as _counted
 from tests.runtime.tailnet import relay as relay
@@ -195,14 +195,14 @@ async def test_the_filters_are_set_anew_when_docker_was_away_and_stay_one_set(
     server: RealRig, agents: tuple[Listening, Listening]
 ) -> None:
     rig = agents[0].rig
-    before = _filters(rig.engine)
+    before = filters_of(_bridge_of(rig.engine))
     _empty(f"EC-OUT-{_bridge_of(rig.engine)}")
     rig.runtime._maker.docker_restarted()
 
     ref = await rig.runtime.create(agent_on(server, report_url=agents[0].spec.report_url))
 
     await rig.runtime.remove(ref, volume=True)
-    assert _filters(rig.engine) == before
+    assert filters_of(_bridge_of(rig.engine)) == before
 
 
 async def _run_in(docker: Docker, container: str, command: tuple[str, ...]) -> tuple[int, str]:
@@ -293,30 +293,16 @@ def _ip(*arguments: str) -> None:
 
 
 def _bridge_of(engine: DockerEngine) -> str:
-    found = engine.get(f"/networks/{network_name('one')}")
-    return f"br-{found['Id'][:12]}"
+    return engine.bridge_of(network_name("one"))
 
 
 def _empty(chain: str) -> None:
     subprocess.run(["iptables", "-F", chain], check=True)
 
 
-def _filters(engine: DockerEngine) -> list[str]:
-    printed = subprocess.run(["iptables", "-S"], check=True, text=True, capture_output=True).stdout
-    return [line for line in printed.splitlines() if _bridge_of(engine) in line and "EC-" in line]
-
-
 @contextlib.contextmanager
 def _filters_are_lifted(engine: DockerEngine) -> Iterator[None]:
-    """In the end: the product leaves them for as long as its bridge is there, and here that goes."""
     try:
         yield
     finally:
-        found = _filters(engine)
-        for line in found:
-            if line.startswith("-A") and " -j EC-" in line:
-                subprocess.run(["iptables", "-D", *line.split()[1:]], check=True)
-        chains = [line.split()[1] for line in found if line.startswith("-N")]
-        for chain in chains:
-            _empty(chain)
-            subprocess.run(["iptables", "-X", chain], check=True)
+        lift_filters(_bridge_of(engine))

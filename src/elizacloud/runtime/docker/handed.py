@@ -41,7 +41,7 @@ class Entry:
 
 
 def for_node(*, auth_key: str | None, join_token: str) -> list[Entry]:
-    """For container-init in an image of any user, at each start. Without a key an empty file takes the place of one that was left."""
+    """For container-init in an image of any user, at each start. Without a key an empty file takes the place of one left."""
     return [
         Entry(AUTH_KEY, f"{auth_key}\n".encode() if auth_key else b"", 0o644),
         Entry(JOIN_TOKEN, f"{join_token}\n".encode(), 0o644),
