@@ -45,6 +45,7 @@ class FakeApi:
     findings: list[dict[str, Any]] = field(default_factory=list)
     held: str | None = None
     explanation: dict[str, Any] = field(default_factory=dict)
+    idle_policy: dict[str, Any] = field(default_factory=dict)
     relay_answer: web.Response | None = None
     is_ready: bool = True
     url: str = ""
@@ -94,7 +95,9 @@ class FakeApi:
         app.router.add_get("/api/v1/agents/{id}", self._get)
         app.router.add_patch("/api/v1/agents/{id}", self._change)
         app.router.add_delete("/api/v1/agents/{id}", self._delete)
-        app.router.add_post("/api/v1/agents/{id}/{act:start|stop|restart}", self._act)
+        app.router.add_post("/api/v1/agents/{id}/{act:start|stop|restart|pause}", self._act)
+        app.router.add_get("/api/v1/idle-policy", self._idle_policy)
+        app.router.add_put("/api/v1/idle-policy", self._idle_policy)
         app.router.add_get("/api/v1/agents/{id}/events", self._events)
         app.router.add_get("/api/v1/agents/{id}/logs", self._logs)
         app.router.add_post("/api/v1/agents/{id}/tokens", self._create_token)
@@ -153,6 +156,7 @@ class FakeApi:
     async def _change(self, request: web.Request) -> web.Response:
         agent = self.agents[request.match_info["id"]]
         agent |= await request.json()
+        agent["idlePolicy"] = agent.get("idlePolicy") or {}
         return web.json_response(agent)
 
     async def _delete(self, request: web.Request) -> web.Response:
@@ -162,9 +166,14 @@ class FakeApi:
     async def _act(self, request: web.Request) -> web.Response:
         agent_id, act = request.match_info["id"], request.match_info["act"]
         if act != "start":
-            self.move(agent_id, "stopping")
+            self.move(agent_id, "pausing" if act == "pause" else "stopping")
         extra = {"environment": self.environment} if self.environment else {}
         return web.json_response(self.agents[agent_id] | extra, status=202)
+
+    async def _idle_policy(self, request: web.Request) -> web.Response:
+        if request.method == "PUT":
+            self.idle_policy = await request.json()
+        return web.json_response(self.idle_policy)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         agent_id = request.match_info["id"]
