@@ -32,6 +32,7 @@ from elizacloud.store import Record
 Expected = asyncio.Future[InstanceSecrets] | asyncio.Future[InstanceSecrets | None]
 """The secrets of an agent that is started by hand, from the control plane that drives it."""
 _IDS_TRIED = 500
+_PAGE = 500
 _TRIES = 50
 """An agent on its way is saved about ten times, and each of these may overtake what its owner says meanwhile."""
 _RESTARTABLE = frozenset({State.KEYED, State.STARTED, State.JOINED, State.READY, State.PAUSING, State.PAUSED})
@@ -119,9 +120,7 @@ class Operations:
             page = await self._parts.store.agents.list(owner_id, after=after, limit=limit)
         except Invalid as error:
             raise NotFound(str(error), code="invalid_cursor") from error
-        found = await self._parts.store.agents.records([agent.id for agent in page.items])
-        records = {record.agent.id: record for record in found}
-        return Listed(tuple(records[agent.id] for agent in page.items if agent.id in records), page.next)
+        return Listed(page.items, page.next)
 
     async def change(
         self,
@@ -227,9 +226,13 @@ class Operations:
         """Raises Invalid. Seen at once for agents that this control plane drives, by others within an hour."""
         check_policy(policy)
         await self._parts.store.owners.set_idle_policy(owner_id, policy)
-        for record in await self._parts.store.agents.records():
-            if record.agent.owner_id == owner_id:
-                self._driver.wake(record.agent.id)
+        after: str | None = None
+        while True:
+            page = await self._parts.store.agents.list(owner_id, after=after, limit=_PAGE)
+            for agent in page.items:
+                self._driver.wake(agent.id)
+            if (after := page.next) is None:
+                return
 
     async def _check_room(self, owner_id: str) -> None:
         """Raise TooMany unless one more of the owner's agents may run."""
