@@ -405,6 +405,7 @@ async def test_a_node_that_changed_is_held_for_a_person(world: World) -> None:
         after = await world.until(before.agent.id, State.READY)
         await world.passes(200)
     assert after.generation.preauth_key_id == world.nodes[0].preauth_key_id
+    assert after.generation.node_id != node.id, "its tailscaled would come back as the node that it was"
     no_leaks(world, agents=1)
 
 

@@ -80,7 +80,7 @@ async def test_an_agent_that_is_stopped_after_it_lost_its_volume_keeps_nothing_o
 async def test_when_no_volume_of_any_agent_is_there_nobody_begins_anew(world: World) -> None:
     async with world.running():
         agents = [(await world.ready(f"agent {number}")).agent.id for number in range(4)]
-        volumes = set(world.runtime.volumes)
+        volumes, joined = set(world.runtime.volumes), set(world.runtime.joined_volumes)
         owners = dict(world.runtime._volumes_of)
         for agent_id in agents:
             await lose(world, agent_id)
@@ -91,6 +91,7 @@ async def test_when_no_volume_of_any_agent_is_there_nobody_begins_anew(world: Wo
         assert {failure.code for failure in failures if failure is not None} == {"volumes_missing"}
 
         world.runtime.volumes |= volumes  # the disk is mounted again
+        world.runtime.joined_volumes |= joined
         world.runtime._volumes_of |= owners
         for agent_id in agents:
             assert (await world.until(agent_id, State.READY)).agent.generation == 1

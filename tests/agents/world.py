@@ -148,21 +148,21 @@ class World:
             return
         volume = f"{spec.labels.agent_id}/{spec.labels.generation}"
         machine, node_key = self._machines.setdefault(volume, (f"mkey:{volume}", f"nodekey:{volume}"))
-        if secrets.preauth_key is not None:
+        node = next((node for node in self.nodes if node.machine_key == machine), None)
+        if node is not None:
+            # As long as its node is there, tailscaled comes back as that, and no key that it is given is looked at.
+            await self.headscale.set_online(node.id, True)
+            node = self.headscale._nodes[node.id]
+        else:
             try:
+                if secrets.preauth_key is None:
+                    raise JoinRefused("no such node")
                 node = await self.headscale.join(
                     secrets.preauth_key, hostname=spec.hostname, machine_key=machine, node_key=node_key
                 )
             except JoinRefused as refused:
                 self.runtime.exits(instance.ref, exit_code=78, reason=f"tailnet: {refused}")
                 return
-        else:
-            known = next((node for node in self.nodes if node.machine_key == machine), None)
-            if known is None:
-                self.runtime.exits(instance.ref, exit_code=78, reason="tailnet: no such node")
-                return
-            await self.headscale.set_online(known.id, True)
-            node = self.headscale._nodes[known.id]
         self.see(node)
 
     def see(self, node: Node) -> None:

@@ -223,7 +223,8 @@ async def joined_unseen(parts: Parts, record: Record) -> Generation | None:
 
 
 async def _why_lost(parts: Parts, record: Record) -> str | None:
-    """Why the agent cannot come back as the node that it was, or None when it can."""
+    """Why the agent cannot come back as the node that it was, or None when it can. One that is its own still, but is not what
+    it was, is deleted: the restart is its owner's word that it may be."""
     generation, run = record.generation, record.run
     assert generation.node_id is not None
     if run is not None and (run.end_reason or "").startswith(f"exit {EXIT_KEY_DEAD}"):
@@ -233,7 +234,12 @@ async def _why_lost(parts: Parts, record: Record) -> str | None:
         await parts.memory.check_headscale()  # on another one nobody's node is
         return "its node was deleted; a new key is minted"
     changed = drift(node, generation)
-    return f"its node changed: {changed}; a new key is minted" if changed else None
+    if not changed:
+        return None
+    if node.machine_key == generation.machine_key:
+        # Its tailscaled would come back as this node, whatever key it is given.
+        await parts.place.headscale.delete_node(node.id)
+    return f"its node changed: {changed}; a new key is minted"
 
 
 async def _check_deaths(parts: Parts, record: Record) -> None:
