@@ -61,8 +61,10 @@ class Turns:
     def _next(self, owners: Iterable[str]) -> str | None:
         """The first of these owners who may begin; however many there are, few have to be looked at."""
         going = self._going.total()
-        if going < self._with_first and (one := next((one for one in owners if not self._going[one]), None)) is not None:
-            return one
+        if going < self._with_first:
+            first = next((one for one in owners if not self._going[one]), None)
+            if first is not None:
+                return first
         if going >= self._at_once:
             return None
         return next((one for one in owners if self._going[one] < self._of_owner), None)
