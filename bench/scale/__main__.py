@@ -74,6 +74,7 @@ def rows(found: list[Found]) -> list[tuple[str, ...]]:
             [f"{_ms(statistics.median(v))} / {_ms(max(v))}" for v in changes],
         ),
         row("a sweep", "linear", [f"{_ms(statistics.median(one.sweep_seconds))}" for one in found]),
+        row("the same, CPU time", "linear", [_ms(one.sweep_cpu_seconds) for one in found]),
         row("longest that others wait meanwhile", "", [_ms(one.sweep_late_seconds) for one in found]),
         row("memory of the control plane", "linear", [f"{one.memory_bytes / 1e6:.0f} MB" for one in found]),
         row("CPU when nothing is asked", "", [f"{one.steady_cpu:.1%} of a core" for one in found]),

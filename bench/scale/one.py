@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 import random
 import resource
 import statistics
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import aiohttp
+import structlog
 import uvicorn
 import uvloop
 from tests.agents.world import World
@@ -28,6 +30,7 @@ from tests.fakes.store import CELL, HOST
 
 from bench.scale.crowd import OWNER, fill
 from elizacloud.api.app import close_streams, create_app
+from elizacloud.app.collector import spare_the_collector
 from elizacloud.auth.credentials import Credentials
 from elizacloud.model import utc_now
 from elizacloud.store import Cipher, Store, new_secret_key
@@ -50,6 +53,7 @@ class Found:
     change_seconds: list[float] = field(default_factory=list)
     """From the request to stop an agent until the runtime is told to."""
     sweep_seconds: list[float] = field(default_factory=list)
+    sweep_cpu_seconds: float = 0.0
     sweep_late_seconds: float = 0.0
     """The longest time that something else had to wait for its turn while a sweep went on."""
     steady_cpu: float = 0.0
@@ -69,6 +73,7 @@ async def measure(url: str, count: int) -> Found:
             await world.lifecycle.prepare()
             await world.lifecycle.tell_relays()
             async with world.running():
+                spare_the_collector()  # as `serve` does
                 await _calm(began)
                 found.calm_seconds = time.monotonic() - began - CALM_SECONDS
                 await _lists(call, found)
@@ -157,11 +162,13 @@ async def _sweeps(world: World, found: Found) -> None:
             late = max(late, time.perf_counter() - began - 0.005)
 
     ticking = asyncio.create_task(tick(), name="tick")
+    cpu = time.process_time()
     for _ in range(SWEEPS):
         began = time.perf_counter()
         await world.lifecycle.sweeper.sweep()
         found.sweep_seconds.append(time.perf_counter() - began)
     ticking.cancel()
+    found.sweep_cpu_seconds = (time.process_time() - cpu) / SWEEPS
     found.sweep_late_seconds = late
 
 
@@ -176,4 +183,5 @@ def p99(values: list[float]) -> float:
 
 
 if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     print(json.dumps(asdict(uvloop.run(measure(sys.argv[1], int(sys.argv[2]))))))

@@ -43,7 +43,7 @@ async def test_a_full_disk_is_said_and_loses_nothing(open_store: Open, sqlite_ur
         with pytest.raises(StoreUnavailable, match="disk is full; free some space") as caught:
             await created(store, an_agent("big", spec=BIG))
         assert caught.value.retry_after_seconds
-    assert (await store.agents.list("owner-1")).items == (kept,)
+    assert [record.agent for record in (await store.agents.list("owner-1")).items] == [kept]
     assert await store.events.last_sequence() == 1
     async with store._database.write() as connection:
         await connection.execute(sa.text("PRAGMA max_page_count = 1000000"))

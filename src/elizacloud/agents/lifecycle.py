@@ -33,8 +33,9 @@ from elizacloud.agents.sharing.hold import Alone
 from elizacloud.agents.sharing.leases import Leases
 from elizacloud.agents.sharing.relays import SharedRelays
 from elizacloud.agents.together import closing
-from elizacloud.errors import Error
+from elizacloud.errors import Error, HeadscaleRefused
 from elizacloud.model import Cell, Host, utc_now
+from elizacloud.runtime.protocol import Phase
 from elizacloud.settings import Settings
 from elizacloud.store import Store
 from elizacloud.upstreams import PeerSeen, Relays
@@ -139,9 +140,9 @@ class Lifecycle:
         if agent_id is not None:
             self._hints.hint(agent_id)
 
-    def wake(self, agent_id: str) -> None:
-        """A relay holds a request for an agent that is paused or asleep."""
-        self._waking.ask(agent_id)
+    def wake(self, agent_id: str, poll_gap_seconds: float | None = None) -> None:
+        """A relay holds a request, or a poll of a series, for an agent that is paused or asleep."""
+        self._waking.ask(agent_id, poll_gap_seconds)
 
     def used(self, agent_id: str) -> None:
         """A relay's workers do something for it that matters."""
@@ -152,7 +153,7 @@ class Lifecycle:
     async def _check_headscale(self) -> None:
         await self._parts.place.headscale.health()
         if self.memory.refusal:
-            await self.memory.check_headscale()
+            raise HeadscaleRefused(self.memory.refusal)
 
     def _suspect(self, agent_id: str) -> None:
         if self._follower is not None:
@@ -164,12 +165,18 @@ class Lifecycle:
         """Look at an agent as soon as its instance changes. A hint only: the sweep sees what is missed here."""
         failures = 0
         while True:
+            known: set[str] = set()
             try:
                 async with closing(self._parts.place.runtime.watch()) as changes:
                     async for instance in changes:
                         failures = 0
-                        if instance.labels.installation_id == self._parts.place.installation_id:
+                        # A watch begins with all there is, and of one that simply runs nothing has to be looked at.
+                        is_news = instance.phase is not Phase.RUNNING or instance.ref in known
+                        known.add(instance.ref)
+                        if is_news and instance.labels.installation_id == self._parts.place.installation_id:
                             self._driver.wake(instance.labels.agent_id)
+                        if instance.phase is Phase.EXITED:
+                            known.discard(instance.ref)
             except Error as error:
                 log.warning("cannot watch the runtime", reason=str(error))
             failures += 1

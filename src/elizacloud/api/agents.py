@@ -1,4 +1,4 @@
-"""/api/v1/agents: create, list, read, change, delete, start, pause, stop, restart."""
+"""/api/v1/agents: create, list, read, change, delete, start, pause, sleep, stop, restart."""
 
 from __future__ import annotations
 
@@ -115,13 +115,19 @@ async def start_agent(agent_id: AgentId, caller: FromCaller, parts: FromParts) -
 
 @router.post("/{agent_id}/pause", status_code=202, response_model=Agent)
 async def pause_agent(agent_id: AgentId, caller: FromCaller, parts: FromParts) -> Agent:
-    """Freeze it, once nothing is in flight, until a request comes for it. 409 `not_running` when it is stopped."""
+    """Freeze it, once nothing is in flight, until a request comes for it. 409 `not_running` when it is stopped or asleep."""
     return agent_of((await parts.operations.pause(agent_id, caller.owner_id)).record)
+
+
+@router.post("/{agent_id}/sleep", status_code=202, response_model=Agent)
+async def sleep_agent(agent_id: AgentId, caller: FromCaller, parts: FromParts) -> Agent:
+    """Stop it, once nothing is in flight, until a request comes for it. 409 `not_running` when it is stopped."""
+    return agent_of((await parts.operations.sleep(agent_id, caller.owner_id)).record)
 
 
 @router.post("/{agent_id}/stop", status_code=202, response_model=Agent)
 async def stop_agent(agent_id: AgentId, caller: FromCaller, parts: FromParts) -> Agent:
-    """Stop it; its node, address and state are kept."""
+    """Stop it until it is started; its node, address and state are kept."""
     return agent_of((await parts.operations.stop(agent_id, caller.owner_id)).record)
 
 

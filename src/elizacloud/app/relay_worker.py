@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import os
 import socket
 import sys
@@ -24,6 +23,7 @@ import uvloop
 
 from elizacloud.app.certificate import certificate_of
 from elizacloud.app.channel import Channel, Message
+from elizacloud.app.collector import spare_the_collector
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.metrics import ProcessMetrics
 from elizacloud.app.running import Signals, run_until_signal
@@ -45,7 +45,6 @@ START_SECONDS = 5.0
 PATH_SECONDS = 3.0
 SUCCEEDED_LINGER_SECONDS = 5.0
 """How long a client that is idle may think of another request, when nobody waits for this worker's end."""
-_GC_THRESHOLDS = 20_000, 20, 20
 
 log = structlog.get_logger()
 
@@ -142,14 +141,6 @@ async def _run(settings: Settings, data: DataDir, place: Place, signals: Signals
     await tailscaled.close()
 
 
-def _spare_the_collector() -> None:
-    """What is here when the worker begins stays until it ends, and requests leave no cycles: to look for garbage as often
-    as Python does by itself would take a twentieth of the time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-
-
 async def _serve(
     worker: Worker, follower: NetmapFollower, listeners: Sequence[socket.socket], channel: Channel
 ) -> None:
@@ -171,7 +162,7 @@ async def _serve(
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tell_ready(), name="ready")
-        _spare_the_collector()
+        spare_the_collector()
         await worker.run(listeners, until=until_it_makes_sense, started=accepting.set)
 
 

@@ -20,6 +20,7 @@ from elizacloud.agents.reconcile.past import OTHER_HEADSCALE
 from elizacloud.agents.sharing.leases import SHARED_CALL_SECONDS, Leases
 from elizacloud.agents.sharing.relays import SharedRelays
 from elizacloud.api.app import close_streams, create_app, create_containers_app
+from elizacloud.app.collector import spare_the_collector
 from elizacloud.app.control_server import headscale_of
 from elizacloud.app.data_dir import DataDir, open_data_dir
 from elizacloud.app.http import served
@@ -115,6 +116,7 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
         if settings.report_listen is not None:
             reports = create_containers_app(lifecycle.containers)
             await stack.enter_async_context(served(reports, address=settings.report_listen))
+        spare_the_collector()
         log.info("control plane started", epoch=epoch)
         await signals.stop.wait()
         log.info("control plane stops")
@@ -192,9 +194,9 @@ class _Listener:
         if self.lifecycle is not None:
             self.lifecycle.peer_seen(peer)
 
-    def wake(self, agent_id: str) -> None:
+    def wake(self, agent_id: str, poll_gap_seconds: float | None) -> None:
         if self.lifecycle is not None:
-            self.lifecycle.wake(agent_id)
+            self.lifecycle.wake(agent_id, poll_gap_seconds)
 
     def used(self, agent_ids: tuple[str, ...]) -> None:
         if self.lifecycle is not None:

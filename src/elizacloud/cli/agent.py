@@ -22,6 +22,7 @@ app = typer.Typer(help="Create agents, look at them, start, stop and delete them
 app.command("open")(open_page)
 app.command("explain")(explain)
 app.command("pause")(idle.pause)
+app.command("sleep")(idle.sleep)
 app.command("idle")(idle.idle)
 
 AgentId = Annotated[str, typer.Argument(help="The agent's id, as `agent list` shows it.", metavar="AGENT")]

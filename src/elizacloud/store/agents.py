@@ -25,16 +25,8 @@ from elizacloud.store.owners import ensure_owner
 
 _AGENTS, _GENERATIONS, _RUNS = tables.agents, tables.generations, tables.runs
 _LONGEST_PAGE = 1000
-_PORTION = 200
+_PORTION = 50
 _Noun = TypeVar("_Noun")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some agents, newest first. `next` is given to the next call as `after`; None when there are no more."""
-
-    items: tuple[Agent, ...]
-    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +36,43 @@ class Record:
     agent: Agent
     generation: Generation
     run: Run | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some agents, newest first. `next` is given to the next call as `after`; None when there are no more."""
+
+    items: tuple[Record, ...]
+    next: str | None
+
+
+class _Part:
+    """The columns of one table in a row that has those of several: taken by place, since ten thousand rows have many."""
+
+    def __init__(self, table: sa.Table, first: int) -> None:
+        self._names = [column.name for column in table.columns]
+        self.end = first + len(self._names)
+        self._place = slice(first, self.end)
+
+    def of(self, row: Any) -> dict[str, Any]:
+        return dict(zip(self._names, row[self._place], strict=True))
+
+
+_AGENT_PART = _Part(_AGENTS, 0)
+_GENERATION_PART = _Part(_GENERATIONS, _AGENT_PART.end)
+_RUN_PART = _Part(_RUNS, _GENERATION_PART.end)
+
+
+_RECORDS = sa.select(_AGENTS, _GENERATIONS, _RUNS).select_from(
+    _AGENTS.join(
+        _GENERATIONS, (_GENERATIONS.c.agent_id == _AGENTS.c.id) & (_GENERATIONS.c.number == _AGENTS.c.generation)
+    ).outerjoin(
+        _RUNS,
+        (_RUNS.c.agent_id == _AGENTS.c.id)
+        & (_RUNS.c.generation == _AGENTS.c.generation)
+        & (_RUNS.c.number == _AGENTS.c.run),
+    )
+)
 
 
 class Agents:
@@ -89,21 +118,19 @@ class Agents:
         Raises Invalid `invalid_cursor` when `after` is not what an earlier page gave.
         """
         limit = max(1, min(limit, _LONGEST_PAGE))
-        query = sa.select(_AGENTS).where(tables.LISTED)
+        query = _RECORDS.where(tables.LISTED)
         if owner_id is not None:
             query = query.where(_AGENTS.c.owner_id == owner_id)
         if after is not None:
             query = query.where(sa.tuple_(_AGENTS.c.created_at, _AGENTS.c.id) < sa.tuple_(*_cursor_values(after)))
         query = query.order_by(_AGENTS.c.created_at.desc(), _AGENTS.c.id.desc()).limit(limit + 1)
-        async with self._database.read() as connection:
-            found = (await connection.execute(query)).mappings().all()
-        items = tuple(rows.agent_from_row(row, self._cipher) for row in found[:limit])
-        return Page(items, _cursor(items[-1]) if len(found) > limit else None)
+        found = await self._all(query, self._record_from_row)
+        return Page(tuple(found[:limit]), _cursor(found[limit - 1].agent) if len(found) > limit else None)
 
     async def list_all(self) -> Sequence[Agent]:
         """All agents but those that are gone."""
         everything = sa.select(_AGENTS).where(tables.LISTED)
-        return await self._all(everything, lambda row: rows.agent_from_row(row, self._cipher))
+        return await self._all(everything, lambda row: rows.agent_from_row(_AGENT_PART.of(row), self._cipher))
 
     async def has_others(self, owner_id: str) -> bool:
         """Whether any other owner has an agent that a runtime of ours runs."""
@@ -212,45 +239,29 @@ class Agents:
 
     async def record(self, agent_id: str) -> Record:
         """The agent with its current generation and run, read at one moment. NotFound when there is none."""
-        found = await self._records(_AGENTS.c.id == agent_id)
+        found = await self._all(_RECORDS.where(_AGENTS.c.id == agent_id), self._record_from_row)
         if not found:
             raise _not_found(agent_id)
         return found[0]
 
-    async def records(self, ids: Collection[str] | None = None) -> Sequence[Record]:
-        """All agents but those that are gone, or those of them with one of these ids, each with its current generation and
-        run, read at one moment."""
-        return await self._records(tables.LISTED if ids is None else tables.LISTED & _AGENTS.c.id.in_(ids))
+    async def records(self) -> Sequence[Record]:
+        """All agents but those that are gone, each with its current generation and run, read at one moment."""
+        return await self._all(_RECORDS.where(tables.LISTED), self._record_from_row)
 
-    async def _records(self, condition: sa.ColumnElement[bool]) -> Sequence[Record]:
-        current_generation = (_GENERATIONS.c.agent_id == _AGENTS.c.id) & (_GENERATIONS.c.number == _AGENTS.c.generation)
-        current_run = (
-            (_RUNS.c.agent_id == _AGENTS.c.id)
-            & (_RUNS.c.generation == _AGENTS.c.generation)
-            & (_RUNS.c.number == _AGENTS.c.run)
-        )
-        query = (
-            sa.select(_AGENTS, _GENERATIONS, _RUNS)
-            .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
-            .select_from(_AGENTS.join(_GENERATIONS, current_generation).outerjoin(_RUNS, current_run))
-            .where(condition)
-        )
-        return await self._all(query, self._record_from_row)
-
-    async def _all(self, query: sa.Select[Any], noun_from_row: Callable[[rows.Row], _Noun]) -> Sequence[_Noun]:
+    async def _all(self, query: sa.Select[Any], noun_from_row: Callable[[Any], _Noun]) -> Sequence[_Noun]:
         """Taken in portions, so that ten thousand rows do not hold up the event loop."""
         found: list[_Noun] = []
         async with self._database.read() as connection:
-            for portion in (await connection.execute(query)).mappings().partitions(_PORTION):
+            for portion in (await connection.execute(query)).partitions(_PORTION):
                 found += [noun_from_row(row) for row in portion]
                 await asyncio.sleep(0)
         return found
 
     def _record_from_row(self, row: Any) -> Record:
-        run = _part(row, _RUNS)
+        run = _RUN_PART.of(row)
         return Record(
-            rows.agent_from_row(_part(row, _AGENTS), self._cipher),
-            rows.generation_from_row(_part(row, _GENERATIONS)),
+            rows.agent_from_row(_AGENT_PART.of(row), self._cipher),
+            rows.generation_from_row(_GENERATION_PART.of(row)),
             None if run["agent_id"] is None else rows.run_from_row(run, self._cipher),
         )
 
@@ -292,10 +303,6 @@ class Agents:
 async def _erase_credentials(connection: AsyncConnection, agent_id: str) -> None:
     nothing = {"agent_token": None, "join_token_sha256": None, "busy_token_sha256": None}
     await connection.execute(sa.update(_RUNS).where(_RUNS.c.agent_id == agent_id).values(nothing))
-
-
-def _part(row: Any, table: sa.Table) -> dict[str, Any]:
-    return {column.name: row[f"{table.name}_{column.name}"] for column in table.columns}
 
 
 def _not_found(agent_id: str) -> NotFound:

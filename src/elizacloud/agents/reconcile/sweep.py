@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from math import inf
 from random import Random
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 SWEEP_SECONDS = 60.0
 CONFIRM_SECONDS = 5.0
 """How long after it was first seen a thing has to be there still, to be removed."""
+MANY = 1000
 SOON_SECONDS = CONFIRM_SECONDS + 1.0
 
 
@@ -113,7 +115,8 @@ class Sweeper:
         known = {record.agent.id for record in records}
         gone = await parts.store.agents.gone({volume.agent_id for volume in outside.volumes} - known)
         relays = {node.machine_key for node in relay_nodes(outside.nodes, parts.place.installation_id)}
-        findings = diff(
+        compare = partial(
+            diff,
             records,
             outside,
             installation_id=parts.place.installation_id,
@@ -121,6 +124,8 @@ class Sweeper:
             gone=gone,
             relays=memory.relays or relays,
         )
+        # So many would hold up all else meanwhile.
+        findings = compare() if len(records) < MANY else await asyncio.to_thread(compare)
         before = self._known()
         self._last = frozenset(findings)
         verdict = judge(findings, outside, before, suspicion=memory.suspicion, accepted=accept)
