@@ -146,6 +146,15 @@ def test_connections_without_a_head_have_a_smaller_share() -> None:
     assert limits.connected(peer()) == 1
 
 
+def test_handshakes_have_the_same_share_and_proxies_have_any_number() -> None:
+    limits = Limits(LimitSettings(headless_per_address=2))
+    assert [limits.handshake_began(peer()) for _ in range(3)] == [True, True, False]
+    limits.handshake_ended(peer())
+    assert [limits.handshake_began(peer()) for _ in range(2)] == [True, False]
+    assert all(limits.handshake_began(peer("10.0.0.1")) for _ in range(3))
+    limits.handshake_ended(peer("10.0.0.1"))
+
+
 def test_neighbours_in_ipv6_share() -> None:
     limits = Limits(LimitSettings(connections_per_address=1))
     assert [limits.connected(peer(f"2001:db8::{n}")) for n in (1, 2)] == [0, 1]

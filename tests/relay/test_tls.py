@@ -1,8 +1,10 @@
 """TLS at the relay's own listener, with certificates that are made here."""
 
 import asyncio
+import contextlib
 import datetime
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from elizacloud.errors import Misconfigured
+from elizacloud.relay.limits import LimitSettings
 from elizacloud.relay.tls import ServerCertificate
 from tests.relay.conftest import Cloud, RawAgent, RawClient, request, soon
 
@@ -96,6 +99,30 @@ async def test_plain_http_gets_nowhere(run_dir: Path) -> None:
         client.send(request())
         assert not (await soon(client.reader.read())).startswith(b"HTTP")
         assert cloud.tailscaled.dials == []
+
+
+async def test_an_address_has_a_share_of_handshakes(run_dir: Path) -> None:
+    cloud = Cloud(run_dir)
+    cloud.certificate = ServerCertificate(*write_pair(run_dir))
+    async with cloud.running(limits=LimitSettings(headless_per_address=2)):
+        cloud.agent(RawAgent())
+        silent = [socket.create_connection(("127.0.0.1", cloud.port)) for _ in range(2)]
+        with pytest.raises(OSError):  # closed or reset, and ssl tells it in several ways
+            await connect(cloud)
+        for each in silent:
+            each.close()
+        for _ in range(3):
+            client = await connect_again(cloud)
+            assert (await client.ask(request())).status == 200
+            client.close()
+
+
+async def connect_again(cloud: Cloud) -> RawClient:
+    """As soon as the relay has seen the others leave."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(OSError):
+                return await connect(cloud)
 
 
 async def test_a_renewed_certificate_is_taken_and_open_connections_stay(run_dir: Path) -> None:

@@ -12,14 +12,28 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
+
+from elizacloud.relay.headers.forwarded import Peer
 
 logger = structlog.get_logger()
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE_SECONDS = 0.5
 _HANDSHAKE_END_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Handshakes:
+    """How to speak TLS. `began` says whether a client at this address may begin; if so, `ended` follows."""
+
+    context: ssl.SSLContext
+    within_seconds: float
+    peer_at: Callable[[object], Peer]
+    began: Callable[[Peer], bool]
+    ended: Callable[[Peer], None]
 
 
 class Acceptor:
@@ -30,14 +44,13 @@ class Acceptor:
         listener: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
         *,
-        context: ssl.SSLContext | None,
-        handshake_seconds: float,
+        handshakes: Handshakes | None,
         on_arrived: Callable[[], None],
     ) -> None:
+        """Without `handshakes` the listener does not speak TLS."""
         self._listener = listener
         self._protocol = protocol
-        self._context = context
-        self._handshake_seconds = handshake_seconds
+        self._handshakes = handshakes
         self._on_arrived = on_arrived
         self._loop = asyncio.get_running_loop()
         self._arrivals: set[asyncio.Task[None]] = set()
@@ -70,7 +83,7 @@ class Acceptor:
 
     def _accept(self) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, address = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another worker was faster, or the client has left
         except OSError as error:
@@ -81,7 +94,14 @@ class Acceptor:
             self._pause = self._loop.call_later(_PAUSE_SECONDS, self._again)
             return
         connection.setblocking(False)
-        task = self._loop.create_task(self._arrive(connection), name="arriving client")
+        if self._handshakes is None:
+            arriving = self._arrive(connection)
+        elif self._handshakes.began(peer := self._handshakes.peer_at(address)):
+            arriving = self._shake_hands(self._handshakes, connection, peer)
+        else:
+            connection.close()
+            return
+        task = self._loop.create_task(arriving, name="arriving client")
         self._arrivals.add(task)
         task.add_done_callback(self._arrived)
 
@@ -91,18 +111,23 @@ class Acceptor:
 
     async def _arrive(self, connection: socket.socket) -> None:
         try:
-            if self._context is None:
-                await self._loop.connect_accepted_socket(self._protocol, connection)
-            else:
-                await self._loop.connect_accepted_socket(
-                    self._protocol,
-                    connection,
-                    ssl=self._context,
-                    ssl_handshake_timeout=self._handshake_seconds,
-                    ssl_shutdown_timeout=_HANDSHAKE_END_SECONDS,
-                )
+            await self._loop.connect_accepted_socket(self._protocol, connection)
+        except OSError:
+            connection.close()
+
+    async def _shake_hands(self, handshakes: Handshakes, connection: socket.socket, peer: Peer) -> None:
+        try:
+            await self._loop.connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=handshakes.context,
+                ssl_handshake_timeout=handshakes.within_seconds,
+                ssl_shutdown_timeout=_HANDSHAKE_END_SECONDS,
+            )
         except OSError:  # also a failed handshake (ssl.SSLError), or a late one (ConnectionAbortedError)
             connection.close()
+        finally:
+            handshakes.ended(peer)
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._arrivals.discard(task)

@@ -20,7 +20,7 @@ from elizacloud.relay.limits import Limits
 from elizacloud.relay.reach import AgentPool, Reach
 from elizacloud.relay.throttle import Flow, Throttle
 from elizacloud.relay.upstream import UpstreamConnection
-from elizacloud.relay.uses import POLLING_SECONDS, OpenStream
+from elizacloud.relay.uses import OpenStream
 from elizacloud.upstreams import Upstream
 
 
@@ -135,14 +135,14 @@ class ToAgentDestination:
             self._note(pool.health_target)
         return pool.lease()
 
-    def _note(self, health_target: bytes) -> bool:
-        """Count it as a use of the agent, or as a poll; True for one poll of a series."""
+    def _note(self, health_target: bytes) -> float | None:
+        """Count it as a use of the agent, or as a poll; of a poll, how long after the one before."""
         target = self._front.target
         self._poll = target.startswith(health_target) and target[len(health_target) :][:1] in (b"", b"?")
         if self._poll:
             return self._uses.poll_began(self._front.agent_id)
         self._uses.used.add(self._front.agent_id)
-        return False
+        return None
 
     async def connect(self) -> UpstreamConnection:
         if self.flow is not None:
@@ -151,16 +151,11 @@ class ToAgentDestination:
                 return pooled
         agent_id = self._front.agent_id
         known = self._reach.sleeping(agent_id) if self._poll is None else None
-        if known is not None and self._note(known.health_path.encode("utf-8")):
-            raise Unavailable(
-                "cannot reach the agent: it is asleep, and polls of its health path do not wake it; any other request does",
-                code="agent_asleep",
-                retry_after_seconds=POLLING_SECONDS,
-            )
+        poll_gap_seconds = None if known is None else self._note(known.health_path.encode("utf-8"))
         if waiting.is_navigation(self._front, self._request.head):
             upstream = await self._soon_for_a_page(agent_id)
         else:
-            upstream = await self._reach.soon_ready(agent_id)
+            upstream = await self._reach.soon_ready(agent_id, poll_gap_seconds=poll_gap_seconds)
         self._pool = pool = self._reach.pool_of(upstream)
         if self._poll is None:
             self._note(pool.health_target)

@@ -70,6 +70,7 @@ class Limits:
     def __init__(self, settings: LimitSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._connections = _Level("connections", settings.connections_per_address)
         self._headless = _Level("headless", settings.headless_per_address)
+        self._handshakes = _Level("handshakes", settings.headless_per_address)
         self._requests = (
             _Level("agent-in-flight", settings.agent_in_flight),
             _Level("owner-in-flight", settings.owner_in_flight),
@@ -134,6 +135,20 @@ class Limits:
             return 0
         key = _neighbourhood(peer.address)
         return max((level.enter(key) - 1) // level.most for level in (self._connections, self._headless))
+
+    def handshake_began(self, peer: Peer) -> bool:
+        """False, and nothing counted, when the address is in as many handshakes as it may have connections without a head."""
+        if peer.trusted:
+            return True
+        key = _neighbourhood(peer.address)
+        if self._handshakes.full(key):
+            return False
+        self._handshakes.enter(key)
+        return True
+
+    def handshake_ended(self, peer: Peer) -> None:
+        if not peer.trusted:
+            self._handshakes.leave(_neighbourhood(peer.address))
 
     def head_came(self, peer: Peer) -> None:
         """The connection has sent a whole head: its first."""

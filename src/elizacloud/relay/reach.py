@@ -138,10 +138,13 @@ class Reach:
             if self.sleeping(agent_id) is not None:
                 self.wakes.ask(agent_id)
 
-    async def soon_ready(self, agent_id: str, *, within_seconds: float | None = None) -> Upstream:
+    async def soon_ready(
+        self, agent_id: str, *, within_seconds: float | None = None, poll_gap_seconds: float | None = None
+    ) -> Upstream:
         """Wait for it as long as it is coming up, at most for the hold time; the control plane is asked once to wake it.
 
-        Raises NotFound when the agent is gone, Unavailable `agent_starting`, Unroutable, and TooMany when it is not woken.
+        Raises NotFound when the agent is gone, Unavailable `agent_starting`, Unroutable, and when it is not woken TooMany,
+        or, for a poll, Unavailable `agent_asleep`.
         """
         self._held[agent_id] += 1
         if self._drains:
@@ -149,7 +152,7 @@ class Reach:
         try:
             async with asyncio.timeout(within_seconds or self._hold_seconds):
                 while (upstream := self.ready(agent_id)) is None:
-                    self._check_coming_up(agent_id)
+                    self._check_coming_up(agent_id, poll_gap_seconds)
                     await self._next_news()
                 return upstream
         except TimeoutError:
@@ -160,7 +163,7 @@ class Reach:
                 del self._held[agent_id]
                 self.wakes.forget(agent_id)
 
-    def _check_coming_up(self, agent_id: str) -> None:
+    def _check_coming_up(self, agent_id: str, poll_gap_seconds: float | None) -> None:
         """Raise unless waiting makes sense."""
         upstream = self._table.upstreams.get(agent_id)
         if upstream is not None:
@@ -171,7 +174,7 @@ class Reach:
             return
         known = self._table.agents.get(agent_id)
         if known is not None and known.wakeable:
-            self.wakes.ask(agent_id)
+            self.wakes.ask(agent_id, poll_gap_seconds)
         elif known is None or not known.coming:
             raise self._why_not(agent_id)
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from elizacloud.relay.matters import answers_for, event_matters, message_matters
 from elizacloud.upstreams import UpstreamTable
 
-POLLING_SECONDS = 60.0
-"""Polls that come closer together than this are a program's that watches, and wake nobody."""
+POLLS_KEPT_SECONDS = 3600.0
+"""Polls that are further apart are each the first one."""
 
 
 class Uses:
@@ -37,12 +37,12 @@ class Uses:
         if self.watched is not None:
             self.watched()
 
-    def poll_began(self, agent_id: str) -> bool:
-        """True when it is one of a series."""
+    def poll_began(self, agent_id: str) -> float | None:
+        """How long after the one before, if there was one."""
         self._polls[agent_id] = self._polls.get(agent_id, 0) + 1
         now, before = self._now(), self._polled_at.get(agent_id)
         self._polled_at[agent_id] = now
-        return before is not None and now - before < POLLING_SECONDS
+        return None if before is None else now - before
 
     def poll_ended(self, agent_id: str) -> None:
         _less(self._polls, agent_id)
@@ -65,7 +65,7 @@ class Uses:
         for agent_id, count in self._in_flight.items():
             if count > self._polls.get(agent_id, 0) + self._streams.get(agent_id, 0):
                 used.add(agent_id)
-        long_ago = self._now() - POLLING_SECONDS
+        long_ago = self._now() - POLLS_KEPT_SECONDS
         for agent_id in [agent_id for agent_id, at in self._polled_at.items() if at < long_ago]:
             del self._polled_at[agent_id]
         if self.watched is not None:

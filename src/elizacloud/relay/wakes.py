@@ -5,43 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from elizacloud.errors import TooMany
+from elizacloud.errors import TooMany, Unavailable
 from elizacloud.upstreams import UpstreamTable, WakeRefusal
 
+ASLEEP = "agent_asleep"
+"""The code of a refusal that is for polls only."""
 _LONGEST_REFUSAL_SECONDS = 30.0
 """How long a refusal is taken for granted: room may come at any time."""
 
 
 class Waker(Protocol):
-    def tell_wake(self, agent_id: str) -> None: ...
+    def tell_wake(self, agent_id: str, poll_gap_seconds: float | None = None) -> None: ...
 
 
 class Wakes:
     def __init__(self, waker: Waker, now: Callable[[], float]) -> None:
         self._waker = waker
         self._now = now
-        self._asked: set[str] = set()
-        self._refused: dict[str, tuple[float, WakeRefusal]] = {}
+        self._asked: dict[str, bool] = {}
+        """By agent: whether for a request, and not for polls alone."""
+        self._refused: dict[tuple[str, bool], tuple[float, WakeRefusal]] = {}
+        """Likewise."""
 
-    def ask(self, agent_id: str) -> None:
-        """Raises TooMany when that was refused a moment ago."""
-        if agent_id in self._refused:
-            until, refusal = self._refused[agent_id]
-            if self._now() < until:
-                raise TooMany(refusal.reason, code=refusal.code, retry_after_seconds=refusal.retry_after_seconds)
-            del self._refused[agent_id]
-        if agent_id not in self._asked:
-            self._asked.add(agent_id)
-            self._waker.tell_wake(agent_id)
+    def ask(self, agent_id: str, poll_gap_seconds: float | None = None) -> None:
+        """For a request, or for a poll so long after the one before. Raises TooMany, or for a poll Unavailable
+        `agent_asleep`, when that was refused a moment ago."""
+        is_request = poll_gap_seconds is None
+        self._check(agent_id, True)
+        if not is_request:
+            self._check(agent_id, False)
+        if not self._asked.get(agent_id, False) and (is_request or agent_id not in self._asked):
+            self._asked[agent_id] = is_request
+            self._waker.tell_wake(agent_id, poll_gap_seconds)
 
     def refused(self, refusal: WakeRefusal) -> None:
+        for_requests = refusal.code != ASLEEP
+        if not for_requests and self._asked.get(refusal.agent_id):
+            return  # a request was asked for since
         seconds = min(refusal.retry_after_seconds, _LONGEST_REFUSAL_SECONDS)
-        self._refused[refusal.agent_id] = (self._now() + seconds, refusal)
-        self._asked.discard(refusal.agent_id)
+        self._refused[refusal.agent_id, for_requests] = (self._now() + seconds, refusal)
+        self._asked.pop(refusal.agent_id, None)
 
     def forget(self, agent_id: str) -> None:
         """Nobody waits for it any more: whoever comes next asks anew."""
-        self._asked.discard(agent_id)
+        self._asked.pop(agent_id, None)
 
     def ask_again(self) -> None:
         """What was asked for may not have been heard."""
@@ -49,5 +56,16 @@ class Wakes:
 
     def settle(self, table: UpstreamTable) -> None:
         """Those that are awake are asked for again once they sleep."""
-        if self._asked:
-            self._asked -= table.upstreams.keys()
+        for agent_id in self._asked.keys() & table.upstreams.keys():
+            del self._asked[agent_id]
+
+    def _check(self, agent_id: str, is_request: bool) -> None:
+        key = agent_id, is_request
+        if key not in self._refused:
+            return
+        until, refusal = self._refused[key]
+        if self._now() >= until:
+            del self._refused[key]
+            return
+        error = TooMany if is_request else Unavailable
+        raise error(refusal.reason, code=refusal.code, retry_after_seconds=refusal.retry_after_seconds)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from elizacloud.model import TAG_AGENT
 from elizacloud.relay import probe as probing
-from elizacloud.relay.accepting import Acceptor
+from elizacloud.relay.accepting import Acceptor, Handshakes
 from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.callers.access import Access
 from elizacloud.relay.callers.assertion import Assertions
@@ -179,17 +179,22 @@ class Worker:
             acceptor = Acceptor(
                 listener,
                 self._client,
-                context=self._tls_of(listener),
-                handshake_seconds=self._settings.headers_timeout_seconds,
+                handshakes=self._handshakes_at(listener),
                 on_arrived=self._look_for_clients,
             )
             self._acceptors.append(acceptor)
             acceptor.start()
 
-    def _tls_of(self, listener: socket.socket) -> ssl.SSLContext | None:
+    def _handshakes_at(self, listener: socket.socket) -> Handshakes | None:
         if self._certificate is None or listener.family == socket.AF_UNIX:
             return None
-        return self._certificate.context
+        return Handshakes(
+            self._certificate.context,
+            self._settings.headers_timeout_seconds,
+            partial(self._edge.proxies.peer, secure=True),
+            self._limits.handshake_began,
+            self._limits.handshake_ended,
+        )
 
     async def until_table_known(self) -> None:
         """Return when a table has come from the control plane or from disk."""

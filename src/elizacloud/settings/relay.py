@@ -70,7 +70,9 @@ class RelaySettings(BaseSettings):
         1000, description="Relay: most connections of one client address (IPv6: /64), in each worker; not of a proxy's."
     )
     headless_per_address: Count = Field(
-        500, description="Relay: most of those that have not sent the headers of a request yet, as slow attacks do."
+        500,
+        description="Relay: most of those that have not sent the headers of a request yet, as slow attacks do; "
+        "as many more may be in a TLS handshake.",
     )
     dials_per_agent: Count = Field(
         32, description="Relay: most dials to one agent at a time; who waits shares their outcome."

@@ -140,8 +140,8 @@ class LinkClient:
     def tell_peer(self, peer: PeerSeen) -> None:
         self._send(messages.Seen(peer))
 
-    def tell_wake(self, agent_id: str) -> None:
-        self._send(messages.Wake(agent_id))
+    def tell_wake(self, agent_id: str, poll_gap_seconds: float | None = None) -> None:
+        self._send(messages.Wake(agent_id, poll_gap_seconds))
 
     def tell_uses(self, agents: tuple[str, ...]) -> None:
         if agents:

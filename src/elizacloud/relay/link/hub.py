@@ -54,7 +54,7 @@ class Listener(Registrar, Protocol):
 
     def peer_seen(self, peer: PeerSeen) -> None: ...
 
-    def wake(self, agent_id: str) -> None: ...
+    def wake(self, agent_id: str, poll_gap_seconds: float | None) -> None: ...
 
     def used(self, agent_ids: tuple[str, ...]) -> None: ...
 
@@ -239,7 +239,7 @@ class Hub:
             case messages.Seen():
                 self._listener.peer_seen(message.peer)
             case messages.Wake():
-                self._listener.wake(message.agent_id)
+                self._listener.wake(message.agent_id, message.poll_gap_seconds)
             case messages.Used():
                 self._listener.used(message.agents)
             case messages.Goodbye():

@@ -105,7 +105,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
+    """Requests are held for the agent; or only a poll, the last one of which came so long ago."""
+
     agent_id: str
+    poll_gap_seconds: float | None = None
     kind: Literal["wake"] = "wake"
 
 
