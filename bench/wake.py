@@ -28,8 +28,6 @@ from elizacloud.states import State
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 50
 WITHIN_SECONDS = 60
-SLEEP = {"idleAfterSeconds": 1, "stopAfterSeconds": 0}
-NEVER = {"idleAfterSeconds": "never"}
 
 
 @dataclass
@@ -52,12 +50,10 @@ async def measure(client: Client, agent_id: str, rounds: int = ROUNDS) -> Wakes:
         await client.pause_agent(agent_id)
         await client.wait_until(agent_id, {State.PAUSED}, within_seconds=WITHIN_SECONDS)
         wakes.paused_seconds.append(await _request(client, agent_id))
-    await client.update_agent(agent_id, {"idlePolicy": SLEEP})
     for _ in range(rounds):
+        await client.sleep_agent(agent_id)
         await client.wait_until(agent_id, {State.STOPPED}, within_seconds=WITHIN_SECONDS)
         wakes.stopped_seconds.append(await _request(client, agent_id))
-    await client.update_agent(agent_id, {"idlePolicy": NEVER})
-    await _request(client, agent_id)
     return wakes
 
 

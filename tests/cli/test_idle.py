@@ -46,10 +46,11 @@ def test_create_takes_a_policy(cli: Cli, api: FakeApi) -> None:
     assert api.sent[-1].body["idlePolicy"] == {"idleAfterSeconds": 90, "stopAfterSeconds": 0}
 
 
-def test_pause(cli: Cli, api: FakeApi) -> None:
+@pytest.mark.parametrize("word", ["pause", "sleep"])
+def test_rest_now(cli: Cli, api: FakeApi, word: str) -> None:
     agent_id = api.add()
-    result = cli("agent", "pause", agent_id, "--no-wait")
-    assert (result.exit_code, api.sent[-1].path) == (0, f"/api/v1/agents/{agent_id}/pause")
+    result = cli("agent", word, agent_id, "--no-wait")
+    assert (result.exit_code, api.sent[-1].path) == (0, f"/api/v1/agents/{agent_id}/{word}")
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1w", "1h30m", "never ever", "1e9"])

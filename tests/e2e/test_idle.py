@@ -27,7 +27,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOLD_SECONDS = 6
 NEVER = {"idleAfterSeconds": "never"}
 SOON = {"idleAfterSeconds": 1, "stopAfterSeconds": "never"}
-SLEEP = {"idleAfterSeconds": 1, "stopAfterSeconds": 0}
 Session = aiohttp.ClientSession
 
 
@@ -62,15 +61,11 @@ async def _token(client: Client) -> str:
 
 
 async def rests(client: Client, agent_id: str, state: State) -> None:
-    """Bring it there: paused by its owner, or stopped by its policy, and then let alone by that."""
+    """Bring it there, by its owner's word."""
     await client.start_agent(agent_id)
     await client.wait_until(agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
-    if state is State.STOPPED:
-        await client.update_agent(agent_id, {"idlePolicy": SLEEP})
-    else:
-        await client.pause_agent(agent_id)
+    await (client.sleep_agent if state is State.STOPPED else client.pause_agent)(agent_id)
     await client.wait_until(agent_id, {state}, within_seconds=WITHIN_SECONDS)
-    await client.update_agent(agent_id, {"idlePolicy": NEVER})
 
 
 async def wakes(client: Client, agent_id: str) -> int:

@@ -95,7 +95,7 @@ class FakeApi:
         app.router.add_get("/api/v1/agents/{id}", self._get)
         app.router.add_patch("/api/v1/agents/{id}", self._change)
         app.router.add_delete("/api/v1/agents/{id}", self._delete)
-        app.router.add_post("/api/v1/agents/{id}/{act:start|stop|restart|pause}", self._act)
+        app.router.add_post("/api/v1/agents/{id}/{act:start|stop|restart|pause|sleep}", self._act)
         app.router.add_get("/api/v1/idle-policy", self._idle_policy)
         app.router.add_put("/api/v1/idle-policy", self._idle_policy)
         app.router.add_get("/api/v1/agents/{id}/events", self._events)

@@ -302,19 +302,34 @@ async def test_comments_keep_nothing_awake(cloud: Cloud) -> None:
     assert await used(cloud) == [AGENT]
 
 
-async def test_a_series_of_polls_wakes_nobody_and_a_lone_one_does(cloud: Cloud) -> None:
-    cloud.agent(RawAgent())
-    await cloud.ask(request("/api/health"))
+async def test_polls_are_asked_for_as_such_and_a_lone_one_is_a_request(cloud: Cloud) -> None:
     await sleep(cloud)
-    answer = await cloud.ask(request("/api/health"))
-    assert code(answer) == (503, "agent_asleep")
-    assert cloud.heard.wakes == []
-    cloud.worker._reach.uses._polled_at.clear()
-    client = await cloud.client()
-    client.send(request("/api/health"))
+    first, second = await cloud.client(), await cloud.client()
+    first.send(request("/api/health"))
     await asked_to_wake(cloud)
+    second.send(request("/api/health"))
+    await until(lambda: cloud.metrics.in_flight == 2)
+    assert cloud.heard.poll_gaps == [None]
+    cloud.agent(RawAgent())
     cloud.hub.publish(upstream())
-    assert (await soon(client.answer())).status == 200
+    assert [(await soon(client.answer())).status for client in (first, second)] == [200, 200]
+    await sleep(cloud)
+    first.send(request("/api/health"))
+    await asked_to_wake(cloud, 2)
+    gap = cloud.heard.poll_gaps[1]
+    assert gap is not None
+    assert 0 < gap < 5
+    refusal = WakeRefusal(AGENT, "cannot reach the agent: it is asleep", "agent_asleep", 60.0)
+    cloud.hub.refuse_wake(refusal)
+    assert code(await soon(first.answer())) == (503, "agent_asleep")
+    assert code(await cloud.ask(request("/api/health"))) == (503, "agent_asleep")
+    assert len(cloud.heard.wakes) == 2, "the refusal counts for a while"
+    first.send(request("/"))
+    await asked_to_wake(cloud, 3)
+    assert cloud.heard.poll_gaps[2] is None, "and not for a request"
+    cloud.hub.refuse_wake(refusal)
+    cloud.hub.publish(upstream())
+    assert (await soon(first.answer())).status == 200
 
 
 # Pausing it.

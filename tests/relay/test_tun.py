@@ -266,7 +266,7 @@ async def test_when_tailscaled_is_back_agents_are_reached_again(tailnet: Tailnet
 
 
 class Nobody:
-    def tell_wake(self, agent_id: str) -> None: ...
+    def tell_wake(self, agent_id: str, poll_gap_seconds: float | None = None) -> None: ...
 
 
 async def test_an_address_handed_to_another_node_gets_no_byte(tailnet: Tailnet) -> None:

@@ -17,10 +17,11 @@ from elizacloud.agents.budget import Budget
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.environment import environment_of
 from elizacloud.agents.idle.policy import check_policy
-from elizacloud.agents.idle.waking import WakeBudget
+from elizacloud.agents.idle.waking import OnlyPolled, WakeBudget
 from elizacloud.agents.parts import Parts
 from elizacloud.agents.quota import check_quota
 from elizacloud.agents.sharing.elsewhere import HANDOVER_SECONDS, Elsewhere
+from elizacloud.agents.steps.resting import is_only_polled
 from elizacloud.agents.together import closing
 from elizacloud.agents.wishes import checked_spec
 from elizacloud.errors import Conflict, Invalid, NotFound, RuntimeRefused, TooMany
@@ -141,13 +142,13 @@ class Operations:
     async def start(self, agent_id: str, owner_id: str) -> Answer:
         return await self._want(agent_id, owner_id, Wanted.RUNNING, "start", "its owner wants it to run")
 
+    async def sleep(self, agent_id: str, owner_id: str) -> Answer:
+        """Stop it until a request comes for it. Raises Conflict `not_running` for one that is stopped, or started by hand."""
+        return await self._rest(agent_id, owner_id, Wanted.ASLEEP, "sleep", "its owner wants it asleep")
+
     async def pause(self, agent_id: str, owner_id: str) -> Answer:
-        """Until a request comes for it. Raises Conflict `not_running` for one that is stopped, or started by hand."""
-        agent = (await self.get(agent_id, owner_id)).agent
-        if agent.external or agent.wanted in (Wanted.ASLEEP, Wanted.STOPPED):
-            why = "it was started by hand" if agent.external else "it is stopped"
-            raise Conflict(f"cannot pause the agent {agent_id}: {why}", code="not_running")
-        return await self._want(agent_id, owner_id, Wanted.PAUSED, "pause", "its owner wants it paused")
+        """Freeze it until a request comes for it. Raises Conflict as `sleep`, and for one that is asleep."""
+        return await self._rest(agent_id, owner_id, Wanted.PAUSED, "pause", "its owner wants it paused")
 
     async def stop(self, agent_id: str, owner_id: str) -> Answer:
         return await self._want(agent_id, owner_id, Wanted.STOPPED, "stop", "its owner wants it stopped")
@@ -173,14 +174,18 @@ class Operations:
 
         return await self._write(agent_id, owner_id, "delete", "its owner deleted it", deleted)
 
-    async def wake(self, agent_id: str) -> None:
-        """A request came for an agent that is paused or asleep; anything else is left as it is.
+    async def wake(self, agent_id: str, poll_gap_seconds: float | None = None) -> None:
+        """A request came for an agent that is paused or asleep, or polls with this pause between them; anything else is left
+        as it is.
 
-        Raises TooMany when its owner's wakes are used up or no more of theirs may run.
+        Raises OnlyPolled, and TooMany when its owner's wakes are used up or no more of theirs may run.
         """
-        agent = (await self._parts.journal.load(agent_id)).agent
+        record = await self._parts.journal.load(agent_id)
+        agent = record.agent
         if agent.wanted not in WAKEABLE:
             return
+        if poll_gap_seconds is not None and await is_only_polled(self._parts, record, poll_gap_seconds):
+            raise OnlyPolled
 
         def woken(agent: Agent) -> Agent:
             return replace(agent, wanted=Wanted.RUNNING, failure=None) if agent.wanted in WAKEABLE else agent
@@ -229,14 +234,21 @@ class Operations:
         after: str | None = None
         while True:
             page = await self._parts.store.agents.list(owner_id, after=after, limit=_PAGE)
-            for agent in page.items:
-                self._driver.wake(agent.id)
+            for record in page.items:
+                self._driver.wake(record.agent.id)
             if (after := page.next) is None:
                 return
 
     async def _check_room(self, owner_id: str) -> None:
         """Raise TooMany unless one more of the owner's agents may run."""
         await check_quota(self._parts.store, self._parts.settings, owner_id, new=False)
+
+    async def _rest(self, agent_id: str, owner_id: str, wanted: Wanted, step: str, reason: str) -> Answer:
+        agent = (await self.get(agent_id, owner_id)).agent
+        if agent.external or agent.wanted is Wanted.STOPPED or (agent.wanted, wanted) == (Wanted.ASLEEP, Wanted.PAUSED):
+            why = "it was started by hand" if agent.external else "it is stopped"
+            raise Conflict(f"cannot {step} the agent {agent_id}: {why}", code="not_running")
+        return await self._want(agent_id, owner_id, wanted, step, reason)
 
     async def _want(self, agent_id: str, owner_id: str, wanted: Wanted, step: str, reason: str) -> Answer:
         def change(agent: Agent) -> Agent:

@@ -1,4 +1,4 @@
-"""`elizacloud agent pause` and `agent idle`: rest now, and what is to become of agents that nobody uses."""
+"""`elizacloud agent pause`, `agent sleep` and `agent idle`: rest now, and what is to become of agents that nobody uses."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from elizacloud.errors import Invalid
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from elizacloud.client import Agent
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _NOT_SAID = "as below"
@@ -27,16 +29,16 @@ StopAfter = Annotated[
     str | None,
     typer.Option("--stop-after", help="Stop it when it was paused for so long; 0: stop it and do not pause it."),
 ]
+REST_SECONDS = 60.0
+AgentId = Annotated[str, typer.Argument(help="The agent's id, as `agent list` shows it.", metavar="AGENT")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done, or only ask for it.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Longest wait in seconds.", min=0.1)]
 Owner = Annotated[str | None, typer.Option("--owner", help="Act for this owner; needs a service token.")]
 
 
 @command
 async def pause(
-    agent_id: Annotated[str, typer.Argument(help="The agent's id, as `agent list` shows it.", metavar="AGENT")],
-    owner: Owner = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done, or only ask for it.")] = True,
-    timeout: Annotated[float, typer.Option("--timeout", help="Longest wait in seconds.", min=0.1)] = 60.0,
-    as_json: AsJson = False,
+    agent_id: AgentId, owner: Owner = None, wait: Wait = True, timeout: Timeout = REST_SECONDS, as_json: AsJson = False
 ) -> None:
     """Freeze an agent until a request comes for it; its memory stays."""
     from elizacloud.states import State
@@ -45,10 +47,28 @@ async def pause(
         agent = await client.pause_agent(agent_id)
         if wait:
             agent = await client.wait_until(agent_id, {State.PAUSED}, within_seconds=timeout)
+    _print_status(agent, as_json=as_json)
+
+
+@command
+async def sleep(
+    agent_id: AgentId, owner: Owner = None, wait: Wait = True, timeout: Timeout = REST_SECONDS, as_json: AsJson = False
+) -> None:
+    """Stop an agent until a request comes for it; its state, node and address are kept."""
+    from elizacloud.states import State
+
+    async with connect(owner_id=owner) as client:
+        agent = await client.sleep_agent(agent_id)
+        if wait:
+            agent = await client.wait_until(agent_id, {State.STOPPED}, within_seconds=timeout)
+    _print_status(agent, as_json=as_json)
+
+
+def _print_status(agent: Agent, *, as_json: bool) -> None:
     if as_json:
         print_json(agent.as_json())
     else:
-        typer.echo(f"{agent_id} is {agent.status}")
+        typer.echo(f"{agent.agent_id} is {agent.status}")
 
 
 @command

@@ -121,6 +121,10 @@ class Client:
         """Freeze it until a request comes for it."""
         return _read(Agent, await self._transport.json("POST", f"{_agent(agent_id)}/pause"))
 
+    async def sleep_agent(self, agent_id: str) -> Agent:
+        """Stop it until a request comes for it."""
+        return _read(Agent, await self._transport.json("POST", f"{_agent(agent_id)}/sleep"))
+
     async def idle_policy(self) -> dict[str, Any]:
         """What holds for all agents of the owner that say nothing themselves, by its wire names."""
         return dict(await self._transport.json("GET", "/api/v1/idle-policy"))

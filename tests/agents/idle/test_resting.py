@@ -202,6 +202,36 @@ async def test_a_wake_during_the_drain_is_not_held_up_by_it(store: Store) -> Non
         assert agent_id in world.relays.table.upstreams
 
 
+async def test_polls_that_went_on_while_it_came_to_rest_do_not_wake_it(store: Store) -> None:
+    world = resting(store)
+    async with world.running():
+        agent_id = (await world.ready()).agent.id
+        await world.until(agent_id, State.PAUSED, within=100)
+        world.lifecycle.wake(agent_id, 30.0)
+        await world.passes(1)
+        assert (await world.record(agent_id)).agent.state is State.PAUSED
+        assert [refusal.code for refusal in world.relays.refusals] == ["agent_asleep"]
+        world.lifecycle.wake(agent_id, 60.0)
+        await world.until(agent_id, State.READY)
+        await world.lifecycle.operations.pause(agent_id, ANN)
+        await world.until(agent_id, State.PAUSED)
+        world.lifecycle.wake(agent_id, 1.0)
+        await world.until(agent_id, State.READY)
+
+
+async def test_its_owner_lets_it_sleep_until_a_request_comes(store: Store) -> None:
+    world = World(store, FakeRuntime())
+    async with world.running():
+        agent_id = (await world.ready()).agent.id
+        await world.lifecycle.operations.sleep(agent_id, ANN)
+        asleep = await world.until(agent_id, State.STOPPED)
+        assert asleep.agent.wanted is Wanted.ASLEEP
+        assert "its owner wants it asleep" in await why_of(world.lifecycle._parts, asleep)
+        with pytest.raises(Conflict):
+            await world.lifecycle.operations.pause(agent_id, ANN)
+        await woken(world, agent_id, State.STOPPED)
+
+
 async def test_several_workers_wake_it_once(store: Store) -> None:
     world = resting(store, owner_wakes_per_hour=1)
     async with world.running():

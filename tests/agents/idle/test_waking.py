@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from elizacloud.agents.idle.waking import WakeBudget, Waking
+from elizacloud.agents.idle.waking import OnlyPolled, WakeBudget, Waking
 from elizacloud.agents.quota import check_counts
 from elizacloud.errors import StoreUnavailable, TooMany
 from elizacloud.states import Wanted
@@ -43,8 +43,10 @@ def test_no_budget_is_no_limit() -> None:
 async def test_a_refusal_is_told_to_the_relays_and_trouble_is_not() -> None:
     relays, woken = FakeRelays(), asyncio.Queue[str]()
 
-    async def wake(agent_id: str) -> None:
+    async def wake(agent_id: str, poll_gap_seconds: float | None) -> None:
         woken.put_nowait(agent_id)
+        if poll_gap_seconds is not None:
+            raise OnlyPolled
         if agent_id == "full":
             raise TooMany("cannot wake the agent: no room", code="quota_running")
         if agent_id == "broken":
@@ -58,8 +60,14 @@ async def test_a_refusal_is_told_to_the_relays_and_trouble_is_not() -> None:
         assert [await woken.get() for _ in range(3)] == ["full", "broken", "fine"]
         waking.ask("fine")
         assert await woken.get() == "fine"
+        waking.ask("polled", 5.0)
+        assert await woken.get() == "polled"
+        for gap in (5.0, None, 5.0):  # one request among polls is a request
+            waking.ask("asked", gap)
+        assert await woken.get() == "asked"
     task.cancel()
-    assert [(refusal.agent_id, refusal.code) for refusal in relays.refusals] == [("full", "quota_running")]
+    told = [(refusal.agent_id, refusal.code) for refusal in relays.refusals]
+    assert told == [("full", "quota_running"), ("polled", "agent_asleep")]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ class Heard:
     def __init__(self) -> None:
         self.peers: list[PeerSeen] = []
         self.wakes: list[str] = []
+        self.poll_gaps: list[float | None] = []
         self.uses: list[str] = []
         self.any = asyncio.Event()
         self.tickets: dict[tuple[str, str], Redemption] = {}
@@ -52,8 +53,9 @@ class Heard:
         self.peers.append(peer)
         self.any.set()
 
-    def wake(self, agent_id: str) -> None:
+    def wake(self, agent_id: str, poll_gap_seconds: float | None) -> None:
         self.wakes.append(agent_id)
+        self.poll_gaps.append(poll_gap_seconds)
         self.any.set()
 
     def used(self, agent_ids: tuple[str, ...]) -> None:

@@ -10,13 +10,25 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from elizacloud.errors import Error, TooMany
+from elizacloud.errors import Error, TooMany, Unavailable
 from elizacloud.upstreams import Relays, WakeRefusal
 
 log = structlog.get_logger()
 
 HOUR_SECONDS = 3600.0
 _REFUSED_SECONDS = 60.0
+
+
+class OnlyPolled(Unavailable):
+    """What was asked is a poll of a series, which went on while nobody used the agent."""
+
+    code = "agent_asleep"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cannot reach the agent: it is asleep, and polls of its health path do not wake it; any other request does",
+            retry_after_seconds=_REFUSED_SECONDS,
+        )
 
 
 class WakeBudget:
@@ -53,18 +65,18 @@ class WakeBudget:
 
 
 class Waking:
-    """`ask` from anywhere in the loop; `run` it once. `wake` wakes one agent, or raises an Error."""
+    """`ask` from anywhere in the loop; `run` it once. `wake` wakes one agent, or raises an Error: Operations.wake."""
 
-    def __init__(self, wake: Callable[[str], Awaitable[None]], relays: Relays) -> None:
+    def __init__(self, wake: Callable[[str, float | None], Awaitable[None]], relays: Relays) -> None:
         self._wake = wake
         self._relays = relays
-        self._asked: dict[str, None] = {}
-        """Agents in the order in which they were asked for."""
+        self._asked: dict[str, float | None] = {}
+        """Agents in the order in which they were asked for; by polls alone, with the pause between them."""
         self._news = asyncio.Event()
 
-    def ask(self, agent_id: str) -> None:
-        """A relay holds a request for it."""
-        self._asked[agent_id] = None
+    def ask(self, agent_id: str, poll_gap_seconds: float | None = None) -> None:
+        """A relay holds a request for it, or a poll, the last one of which came so long ago."""
+        self._asked[agent_id] = poll_gap_seconds if self._asked.get(agent_id, poll_gap_seconds) is not None else None
         self._news.set()
 
     async def run(self) -> None:
@@ -74,14 +86,13 @@ class Waking:
             self._news.clear()
             while self._asked:
                 agent_id = next(iter(self._asked))
-                del self._asked[agent_id]
-                await self._serve(agent_id)
+                await self._serve(agent_id, self._asked.pop(agent_id))
 
-    async def _serve(self, agent_id: str) -> None:
+    async def _serve(self, agent_id: str, poll_gap_seconds: float | None) -> None:
         try:
-            await self._wake(agent_id)
-        except TooMany as refused:
-            log.info("not woken", agent=agent_id, code=refused.reason)
+            await self._wake(agent_id, poll_gap_seconds)
+        except (TooMany, OnlyPolled) as refused:
+            log.debug("not woken", agent=agent_id, code=refused.reason)
             seconds = refused.retry_after_seconds or _REFUSED_SECONDS
             self._relays.refuse_wake(WakeRefusal(agent_id, str(refused), refused.reason, seconds))
         except Error as error:

@@ -26,7 +26,7 @@ UNTIDY_GAP_SECONDS = 1.0
 """So often at most the leader is told that something may have been left outside."""
 USES_GAP_SECONDS = 2.0
 USES_IN_A_HINT = 200
-_WISHES = frozenset({"create", "change", "start", "pause", "stop", "restart", "wake", "delete", "rekey"})
+_WISHES = frozenset({"create", "change", "start", "pause", "sleep", "stop", "restart", "wake", "delete", "rekey"})
 """What events call that which is written by whoever is asked, and done by whoever drives the agent."""
 
 log = structlog.get_logger()

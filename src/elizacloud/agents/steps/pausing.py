@@ -50,15 +50,21 @@ async def _drained(parts: Parts, record: Record) -> bool:
     return False
 
 
+async def rested_by_policy(parts: Parts, agent_id: str) -> bool:
+    """Whether its idle policy, and not its owner's word, made it rest the last time."""
+    events = parts.store.events
+    rested = await events.last(agent_id, step=REST)
+    told = [await events.last(agent_id, step=step) for step in ("pause", "sleep")]
+    return rested is not None and all(event is None or event.sequence < rested.sequence for event in told)
+
+
 async def _not_now(parts: Parts, record: Record, why: str, retry_after_seconds: float | None) -> Outcome:
     """It is published again. What its owner wants is tried again later; what its idle policy wanted was wrong: it is used."""
     record = await parts.journal.save(record, step=Step.PAUSE, to=State.READY, reason=why)
     if record.agent.wanted not in WAKEABLE:
         return Moved()
-    events, agent_id = parts.store.events, record.agent.id
-    rested, paused = await events.last(agent_id, step=REST), await events.last(agent_id, step="pause")
-    if rested is not None and (paused is None or paused.sequence < rested.sequence):
-        parts.uses.note(agent_id)
+    if await rested_by_policy(parts, record.agent.id):
+        parts.uses.note(record.agent.id)
         await parts.journal.want(record, Wanted.RUNNING, step=IN_USE, reason=why)
         return Moved()
     raise StepFailed(why, code="busy", retry_after_seconds=retry_after_seconds)

@@ -16,7 +16,7 @@ from elizacloud.agents.parts import BUSY_MAX_SECONDS, Later, Moved, Outcome, Par
 from elizacloud.agents.quota import check_quota
 from elizacloud.agents.steps.joining import check
 from elizacloud.agents.steps.launching import forget_node
-from elizacloud.agents.steps.pausing import REST
+from elizacloud.agents.steps.pausing import REST, rested_by_policy
 from elizacloud.errors import Invalid, TooMany, Unavailable
 from elizacloud.states import State, Wanted
 from elizacloud.store import Record
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 LOOK_AGAIN_SECONDS = 3600.0
 """The longest until the next look, so that a clock that is put right or a policy of another control plane is seen."""
 REFUSED_SECONDS = 60.0
-_SAID = (REST, "pause", "stop")
+_SAID = (REST, "pause", "sleep", "stop")
 """What events call that which makes an agent rest."""
 _RESTS = frozenset({State.READY, State.PAUSED, State.STOPPED})
 
@@ -63,14 +63,30 @@ async def rest(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
 async def decision_of(parts: Parts, record: Record) -> Decision:
     """What is due for an agent that is ready, paused or stopped, or why nothing is."""
     try:
-        policy = policy_of(
-            Policy(parts.settings.idle_after_seconds, parts.settings.stop_after_seconds),
-            await parts.store.owners.idle_policy(record.agent.owner_id),
-            record.agent.spec.idle_policy,
-        )
+        policy = await _policy(parts, record)
     except Invalid as error:
         return Decision(None, f"It is left as it is: its idle policy is not understood ({error}).")
     return decide(facts_of(parts, record), policy, archive_after_seconds=parts.settings.archive_after_seconds)
+
+
+async def is_only_polled(parts: Parts, record: Record, gap_seconds: float) -> bool:
+    """Whether polls with this pause between them are no reason to wake it: it was put to rest while they went on."""
+    try:
+        policy = await _policy(parts, record)
+    except Invalid:
+        return False
+    if policy.idle_after_seconds is None or gap_seconds >= policy.idle_after_seconds:
+        return False
+    return await rested_by_policy(parts, record.agent.id)
+
+
+async def _policy(parts: Parts, record: Record) -> Policy:
+    """Raises Invalid for what an older version let in."""
+    return policy_of(
+        Policy(parts.settings.idle_after_seconds, parts.settings.stop_after_seconds),
+        await parts.store.owners.idle_policy(record.agent.owner_id),
+        record.agent.spec.idle_policy,
+    )
 
 
 async def why_of(parts: Parts, record: Record) -> str:
