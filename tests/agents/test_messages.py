@@ -30,7 +30,7 @@ def test_there_is_always_one_sentence(state: State, wanted: Wanted, external: bo
 def test_a_failure_says_what_when_and_what_to_do() -> None:
     told = message(replace(an_agent(), state=State.STARTED, failure=FAILURE))
     assert told == (
-        "It failed 3 times to await join: no node joined. The next try is at 03:04:05 UTC. Look at its logs."
+        "It failed 3 times to await join: no node joined; the next try is at 03:04:05 UTC. Look at its logs."
     )
 
 
@@ -42,8 +42,24 @@ def test_a_ready_agent_says_what_the_agent_says(ready: bool | None, words: str) 
 
 
 def test_a_stop_on_the_way_back_up_is_no_stop() -> None:
-    assert "started again" in message(replace(an_agent(), state=State.STOPPED, wanted=Wanted.RUNNING))
+    assert "being started again" in message(replace(an_agent(), state=State.STOPPED, wanted=Wanted.RUNNING))
     assert "start it" in message(replace(an_agent(), state=State.STOPPED, wanted=Wanted.STOPPED))
+
+
+ON_THE_WAY = (State.REQUESTED, State.KEYED, State.STARTED, State.JOINED, State.PAUSING, State.STOPPING, State.DELETING)
+
+
+@pytest.mark.parametrize("state", ON_THE_WAY)
+def test_on_its_way_it_says_what_is_done_and_what_comes_then(state: State) -> None:
+    told = message(replace(an_agent(), state=state))
+    assert told.count(".") == 1
+    assert any(word in told for word in ("; ", " then")), told
+
+
+def test_a_stop_that_fails_says_so() -> None:
+    stopping = replace(an_agent(), state=State.STOPPING, wanted=Wanted.STOPPED, failure=FAILURE)
+    assert "It failed" in message(stopping)
+    assert "It failed" not in message(replace(stopping, state=State.STOPPED))
 
 
 def test_one_that_is_started_by_hand_waits_for_its_person() -> None:

@@ -224,7 +224,7 @@ async def test_an_agent_that_dies_at_once_says_so_and_is_tried_again_later_each_
     agent = await until(client, agent_id, lambda agent: (told(agent, "failure") or {}).get("attempts", 0) >= 2)
     assert told(agent, "failure")["code"] == "instance_died"
     assert "exit 9" in agent.message
-    assert "The next try is at" in agent.message
+    assert "the next try is at" in agent.message
     assert "Look at its logs" in agent.message
     shown = cli(cloud, "agent", "show", agent_id)
     assert "exit 9" in shown or "instance" in shown
