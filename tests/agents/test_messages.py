@@ -53,7 +53,7 @@ ON_THE_WAY = (State.REQUESTED, State.KEYED, State.STARTED, State.JOINED, State.P
 def test_on_its_way_it_says_what_is_done_and_what_comes_then(state: State) -> None:
     told = message(replace(an_agent(), state=state))
     assert told.count(".") == 1
-    assert any(word in told for word in ("; ", " then")), told
+    assert any(word in told for word in ("; ", " then", ", and ")), told
 
 
 def test_a_stop_that_fails_says_so() -> None:
