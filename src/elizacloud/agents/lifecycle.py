@@ -33,7 +33,7 @@ from elizacloud.agents.sharing.hold import Alone
 from elizacloud.agents.sharing.leases import Leases
 from elizacloud.agents.sharing.relays import SharedRelays
 from elizacloud.agents.together import closing
-from elizacloud.errors import Error, HeadscaleRefused
+from elizacloud.errors import Error
 from elizacloud.model import Cell, Host, utc_now
 from elizacloud.runtime.protocol import Phase
 from elizacloud.settings import Settings
@@ -153,7 +153,7 @@ class Lifecycle:
     async def _check_headscale(self) -> None:
         await self._parts.place.headscale.health()
         if self.memory.refusal:
-            raise HeadscaleRefused(self.memory.refusal)
+            await self.memory.check_headscale()
 
     def _suspect(self, agent_id: str) -> None:
         if self._follower is not None:
