@@ -104,13 +104,14 @@ class Parts:
     async def start(self, name: str) -> None:
         """Return when its process runs; of the control server, when it answers, of the relay, when it listens."""
         argv, environment = self._command(name)
+        listened = self._times_listening
         log = self._logs.get(name) or self._logs.setdefault(name, LogFile(self.directory / f"{name}.log"))
         self._children[name] = child = spawn(argv, name=name, env=environment, log=log.write)
         async with asyncio.timeout(WITHIN_SECONDS):
             if name == "control server":
                 await self._server.wait_healthy(child, last_words=log.recent)
             elif name == "relay":
-                await self._until_listening()
+                await self._until_listening(listened)
 
     async def kill(self, name: str) -> None:
         """kill -9, and proof that it is dead."""
@@ -132,8 +133,12 @@ class Parts:
                         return
                 await a_moment()
 
-    async def _until_listening(self) -> None:
-        while '"relay started"' not in self.log("relay"):
+    @property
+    def _times_listening(self) -> int:
+        return self.log("relay").count('"relay started"') if "relay" in self._logs else 0
+
+    async def _until_listening(self, before: int) -> None:
+        while self._times_listening == before:
             await a_moment()
         line = next(line for line in reversed(self.log("relay").splitlines()) if '"relay started"' in line)
         self.url = line.partition('"url": "')[2].partition('"')[0]
