@@ -22,10 +22,12 @@ _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 class Move(StrEnum):
-    PAUSE = "pause"
-    SLEEP = "sleep"
-    WAKE = "wake"
-    ARCHIVE = "archive"
+    """What is about to be done to it, as the end of a sentence."""
+
+    PAUSE = "paused"
+    SLEEP = "put to sleep"
+    WAKE = "woken"
+    ARCHIVE = "archived"
 
 
 @dataclass(frozen=True, slots=True)

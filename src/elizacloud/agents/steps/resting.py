@@ -95,7 +95,7 @@ async def why_of(parts: Parts, record: Record) -> str:
     if agent.state not in _RESTS or agent.external:
         return ""
     decision = await decision_of(parts, record)
-    why = decision.why if decision.move is None else f"It is about to {decision.move}: {decision.why}."
+    why = decision.why if decision.move is None else f"It is about to be {decision.move}: {decision.why}."
     said = [await parts.store.events.last(agent.id, step=step) for step in _SAID]
     last = max((event for event in said if event is not None), key=lambda event: event.sequence, default=None)
     return why if last is None or agent.state is State.READY else f"{why} It came to rest because {last.reason}."
