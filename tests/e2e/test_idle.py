@@ -24,7 +24,7 @@ from tests.e2e.test_static_stability import agent_of, client_of, owner_token
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-HOLD_SECONDS = 6
+HOLD_SECONDS = 8
 NEVER = {"idleAfterSeconds": "never"}
 SOON = {"idleAfterSeconds": 1, "stopAfterSeconds": "never"}
 Session = aiohttp.ClientSession
