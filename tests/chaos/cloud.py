@@ -19,6 +19,7 @@ import aiohttp
 
 from tests.chaos.audit import World, processes_below
 from tests.chaos.gate import Gate
+from tests.chaos.proxy import Proxy, Trouble
 from tests.e2e.parts import Parts
 
 DISK_BYTES = 96 * 1024 * 1024
@@ -26,9 +27,16 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class SeamedParts(Parts):
-    def __init__(self, gate: Path, directory: Path) -> None:
-        super().__init__("devcontrol", directory=directory)
+    """Its control plane asks Headscale through `proxy`."""
+
+    def __init__(self, headscale: str, gate: Path, proxy: Proxy, directory: Path) -> None:
+        super().__init__(headscale, directory=directory)
         self._gate = gate
+        self._proxy = proxy
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        return {**super().chosen, "headscale_api_url": self._proxy.url}
 
     def _command(self, name: str) -> tuple[list[str | Path], Mapping[str, str]]:
         argv, environment = super()._command(name)
@@ -41,7 +49,7 @@ class SeamedParts(Parts):
 class ChaosCloud:
     """`async with` starts it; `disk_is_own` says whether its data dir is a disk that can be filled."""
 
-    def __init__(self) -> None:
+    def __init__(self, headscale: str = "devcontrol") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="ec-", dir="/tmp"))
         self._disk = self.directory / "data"
         self._disk.mkdir(mode=0o700)
@@ -49,10 +57,12 @@ class ChaosCloud:
         mount = ["mount", "-t", "tmpfs", "-o", size, "chaos", str(self._disk)]
         self.disk_is_own = subprocess.run(mount, capture_output=True, check=False).returncode == 0
         self.gate = Gate(self.directory / "gate.sock")
-        self.parts = SeamedParts(self.gate.path, self.directory)
+        self.proxy = Proxy(lambda: self.parts.headscale_url)
+        self.parts = SeamedParts(headscale, self.gate.path, self.proxy, self.directory)
 
     async def __aenter__(self) -> Self:
         await self.gate.__aenter__()
+        await self.proxy.__aenter__()
         await self.parts.__aenter__()
         headers = {"Authorization": f"Bearer {self.parts.operator_token}", "Prefer": "respond-async"}
         self._session = aiohttp.ClientSession(self.parts.url, headers=headers, timeout=aiohttp.ClientTimeout(total=20))
@@ -64,6 +74,7 @@ class ChaosCloud:
         await self._session.close()
         self.gate.open()
         await self.parts.__aexit__()
+        await self.proxy.__aexit__(kind, error, trace)
         await self.gate.__aexit__(kind, error, trace)
         if self.disk_is_own:
             await asyncio.to_thread(subprocess.run, ["umount", str(self._disk)], check=True)
@@ -112,21 +123,9 @@ class ChaosCloud:
             child.signal(signal.SIGCONT)
 
     @asynccontextmanager
-    async def faulty_headscale(self, fault: Mapping[str, Any]) -> AsyncIterator[None]:
-        await self.switch("POST", "/faults", {"path": "/api/v1/*", "count": 0, **fault})
-        try:
+    async def faulty_headscale(self, trouble: Trouble) -> AsyncIterator[None]:
+        with self.proxy.trouble(trouble):
             yield
-        finally:
-            await self.switch("DELETE", "/faults")
-
-    async def switch(self, method: str, path: str, body: Any = None) -> Any:
-        connector = aiohttp.UnixConnector(str(self.parts.fault_switches))
-        async with (
-            aiohttp.ClientSession(connector=connector) as session,
-            session.request(method, f"http://devcontrol{path}", json=body) as answer,
-        ):
-            assert answer.status == 200, await answer.text()
-            return await answer.json()
 
     @asynccontextmanager
     async def lost_store(self) -> AsyncIterator[None]:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.matrix import EVERY_SEAM, FAULTS, Matrix
+from tests.conftest import CONTROL_SERVER, configured_headscales
+
+SERVERS = ["devcontrol", *configured_headscales()]
+
+
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda server: Path(server).name)
+def headscale(request: pytest.FixtureRequest) -> str:
+    """The control server of a module's cloud, as `--headscale` takes it."""
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def control_server(headscale: str, record_property: Callable[[str, object], None]) -> None:
+    name = Path(headscale).name
+    record_property(CONTROL_SERVER, name if headscale == "devcontrol" else f"headscale {name}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[Matrix.KEY] = Matrix()
+    config.stash[Matrix.KEY] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,8 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    matrix = config.stash[Matrix.KEY]
-    if matrix.hits:
-        terminalreporter.section("which step met which fault, and where")
+    for server, matrix in config.stash[Matrix.KEY].items():
+        terminalreporter.section(f"which step met which fault, and where, on {Path(server).name}")
         for line in matrix.lines(FAULTS):
             terminalreporter.line(line)

@@ -38,7 +38,8 @@ NO_INSTANCE = frozenset({Step.MINT_KEY, Step.CONFIRM_GONE})
 class Matrix:
     """By step and fault: the seams at which an agent was held when it struck."""
 
-    KEY: ClassVar[pytest.StashKey[Matrix]] = pytest.StashKey()
+    KEY: ClassVar[pytest.StashKey[dict[str, Matrix]]] = pytest.StashKey()
+    """By control server."""
 
     hits: dict[tuple[str, Fault], list[str]] = field(default_factory=dict)
 

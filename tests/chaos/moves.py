@@ -10,6 +10,7 @@ import aiohttp
 from elizacloud.states import State, Step
 from tests.chaos.audit import GONE, agent_of, agents_in, look
 from tests.chaos.gate import Arm, Seam
+from tests.chaos.proxy import Trouble
 from tests.chaos.waves import PAUSED, READY, STOPPED, Waves
 from tests.e2e.looking import a_moment
 
@@ -47,7 +48,7 @@ async def change_their_minds(waves: Waves) -> None:
 
 async def give_up_early(waves: Waves) -> None:
     """Agents that never got a key, as Headscale fails; and what was paused, stopped or thought to be gone."""
-    async with waves.cloud.faulty_headscale({"status": 500}):
+    async with waves.cloud.faulty_headscale(Trouble.FAILS):
         stopped, deleted = await waves.create(), await waves.create()
         for agent in (stopped, deleted):
             await until_stored(waves, agent, lambda row: row["failure"] not in (None, "null"))

@@ -9,6 +9,7 @@ from elizacloud.states import Step
 from tests.chaos.cloud import ChaosCloud
 from tests.chaos.gate import Arm
 from tests.chaos.matrix import NO_INSTANCE, Fault
+from tests.chaos.proxy import Trouble
 from tests.e2e.looking import a_moment
 
 LASTS_SECONDS: dict[Fault, float] = {
@@ -48,9 +49,9 @@ def _trouble(cloud: ChaosCloud, fault: Fault) -> AbstractAsyncContextManager[Non
         case Fault.HEADSCALE_STALLED:
             return cloud.stalled_headscale()
         case Fault.HEADSCALE_FAILS:
-            return cloud.faulty_headscale({"status": 500})
+            return cloud.faulty_headscale(Trouble.FAILS)
         case Fault.ANSWER_LOST:
-            return cloud.faulty_headscale({"loseAnswer": True})
+            return cloud.faulty_headscale(Trouble.LOSES_ANSWERS)
         case Fault.STORE_LOST:
             return cloud.lost_store()
         case Fault.DISK_FULL:
