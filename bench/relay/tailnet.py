@@ -17,7 +17,6 @@ from pydantic import SecretStr
 from bench.relay.programs import Programs
 from bench.relay.upstream import AGENT
 from elizacloud.app.control_server import obtain
-from elizacloud.app.up import RELAY_MEMORY_LIMIT
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.errors import Misconfigured
 from elizacloud.headscale.bootstrap import bootstrap
@@ -25,7 +24,7 @@ from elizacloud.headscale.client import HeadscaleClient
 from elizacloud.headscale.remembered import Binary
 from elizacloud.headscale.server import SupervisedServer
 from elizacloud.model import AGENT_PORT, TAG_AGENT, TAG_RELAY, agent_tag
-from elizacloud.settings import load_settings
+from elizacloud.settings import Settings, load_settings
 from elizacloud.tailnet import Joined, JoinPrefs, Tailscaled, find_path, join
 from elizacloud.tailnet.localapi import LocalApi
 from elizacloud.tailnet.tailscaled import udp_port_of
@@ -78,7 +77,8 @@ class Tailnet:
 
     async def relay(self, agent: Node, *, tun: str = USERSPACE) -> Node:
         """The relay's node, with a path to the agent's."""
-        daemon, pid = self._start(RELAY_NODE, cores=self._programs.cores.relay, memory=RELAY_MEMORY_LIMIT, tun=tun)
+        memory = Settings.model_fields["relay_tailscaled_memory"].default
+        daemon, pid = self._start(RELAY_NODE, cores=self._programs.cores.relay, memory=memory, tun=tun)
         async with self._joined(daemon, pid, RELAY_NODE, (TAG_RELAY,)) as (api, node):
             await find_path(api, agent.ip, within_seconds=JOIN_SECONDS)
         return node

@@ -52,7 +52,6 @@ from elizacloud.tailnet.localapi import LocalApi
 
 READY_SECONDS = 60.0
 LOOK_SECONDS = 0.05
-RELAY_MEMORY_LIMIT = "128MiB"
 AGENT_MEMORY_LIMIT = "64MiB"
 TAILSCALED_EVERY_SECONDS = 1.0
 TAILSCALED_DEADLINE_SECONDS = 2.0
@@ -125,6 +124,7 @@ class _Cloud:
         self._tailscaled: LocalApi | None = None
         self._relay: Kept | None = None
         self._inside = ""
+        self._stun_port: int | None = None
         self.operator_token = data.operator_token(settings)
         data.secret_key(settings)
         self._sockets = {
@@ -169,6 +169,7 @@ class _Cloud:
             supervised.prepare()
             await self._start_server(supervised, group)
             api_url, join_url, kind, version = supervised.url, supervised.join_url, server.kind, server.version
+            self._stun_port = supervised.stun_port
             key_setting = f"file:{data.control_server / 'api.key'}"
         assert self._headscale is not None
 
@@ -178,7 +179,7 @@ class _Cloud:
             self._sockets["tailscaled"],
             join_url=join_url,
             installation_id=data.installation_id,
-            memory_limit=RELAY_MEMORY_LIMIT,
+            memory_limit=settings.relay_tailscaled_memory,
             tun=settings.tailnet_mode == "tun",
         )
         tailscaled_kept = children.keep(node.child())
@@ -296,6 +297,8 @@ class _Cloud:
             "log_level": settings.log_level,
             "log_json": str(not sys.stderr.isatty() if settings.log_json is None else settings.log_json).lower(),
         }
+        if self._stun_port is not None:
+            chosen["docker_stun_port"] = str(self._stun_port)
         if key_setting is not None:
             chosen["headscale_api_key"] = key_setting
         return child_environment(chosen, without=without, config=self._config)

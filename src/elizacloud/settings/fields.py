@@ -85,6 +85,12 @@ class Settings(RelaySettings, DockerSettings, IdleSettings):
     tailscaled_socket: Path | None = Field(
         None, description="LocalAPI socket of the relay's tailscaled, in a 0700 directory."
     )
+    relay_tailscaled_memory: str = Field(
+        "512MiB",
+        pattern=r"^[1-9][0-9]*[KMG]iB$",
+        description="GOMEMLIMIT of the relay's tailscaled under `up`. Each open connection takes 80 KB of it; what is too tight "
+        "costs speed in long bodies.",
+    )
     listen_fd: int | None = Field(
         None, description="An inherited listening socket for the front door, instead of host and port."
     )
