@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -209,8 +211,10 @@ async def test_somebody_who_opens_its_page_sees_that_it_wakes_up(cloud: Cloud, m
         "1",
     )
     assert page.header("Cache-Control") == "no-store"
-    assert b'<meta http-equiv="refresh" content="1">' in page.body
-    assert b"script" not in page.body
+    assert b'<noscript><meta http-equiv="refresh" content="1"></noscript>' in page.body
+    script = page.body.partition(b"<script>")[2].partition(b"</script>")[0]
+    hashed = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    assert f"script-src 'sha256-{hashed}'" in (page.header("Content-Security-Policy") or "")
     assert cloud.heard.wakes == [AGENT]
     cloud.hub.publish(upstream())
     await cloud.told()

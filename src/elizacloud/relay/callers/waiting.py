@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 from http import HTTPStatus
 
@@ -12,15 +14,18 @@ from elizacloud.relay.http1.head import RequestHead, kept_with_head, value_of
 PAGE_AFTER_SECONDS = 1.0
 """An agent that was only paused is there sooner, and nobody sees the page."""
 
-_PAGE = """<!doctype html>
+# A refresh of an address that ends in #something only scrolls (HTML standard, 7.4.2.2), so that a script has to ask again.
+_SCRIPT = "setTimeout(() => location.reload(), 1000)"
+_PAGE = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="refresh" content="1">
+<noscript><meta http-equiv="refresh" content="1"></noscript>
+<script>{_SCRIPT}</script>
 <title>Waking up</title>
 <style>
-body{font:16px/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto;padding:0 1em;color-scheme:light dark}
-h1::after{content:"";display:inline-block;width:.6em;height:.6em;margin-left:.5em;border:.12em solid;border-top-color:transparent;
-border-radius:50%;animation:turn 1s linear infinite}
-@keyframes turn{to{transform:rotate(1turn)}}
+body{{font:16px/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto;padding:0 1em;color-scheme:light dark}}
+h1::after{{content:"";display:inline-block;width:.6em;height:.6em;margin-left:.5em;border:.12em solid;
+border-top-color:transparent;border-radius:50%;animation:turn 1s linear infinite}}
+@keyframes turn{{to{{transform:rotate(1turn)}}}}
 </style>
 <h1>Waking up</h1>
 <p>This agent was asleep because nobody used it. Its page appears here as soon as it is up.</p>
@@ -41,11 +46,16 @@ def waiting_page() -> Page:
         "agent_starting",
         (
             "Content-Type: text/html; charset=utf-8",
-            "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+            f"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_script_hash()}'; "
+            "base-uri 'none'; form-action 'none'",
             "Retry-After: 1",
         ),
         _PAGE.encode(),
     )
+
+
+def _script_hash() -> str:
+    return base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 
 
 @kept_with_head
