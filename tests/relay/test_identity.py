@@ -119,8 +119,8 @@ def move_after_look_up(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks an upstream up finds its address handed to another tenant before it is dialled."""
     soon_ready = Reach.soon_ready
 
-    async def and_then_it_moves(self: Reach, agent_id: str) -> object:
-        found = await soon_ready(self, agent_id)
+    async def and_then_it_moves(self: Reach, agent_id: str, **how: float | None) -> object:
+        found = await soon_ready(self, agent_id, **how)
         cloud.peers(("8", IP, OTHER_TAGS))
         return found
 
