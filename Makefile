@@ -36,7 +36,8 @@ test: .venv/.installed  ## Every test; real tailscaled and WireGuard in the end-
 	@$(RUN) pytest
 
 chaos: .venv/.installed  ## Every fault at every seam of every step, real processes; more than an hour
-	@CHAOS=all $(RUN) pytest tests/chaos tests/agents/test_random.py tests/e2e/test_address_reuse.py
+	@CHAOS=all $(RUN) pytest tests/chaos tests/agents/test_random.py tests/e2e/test_address_reuse.py \
+		tests/e2e/test_relay_black_box.py
 
 check: .venv/.installed  ## Format, lint, types, layers, docs
 	@$(RUN) ruff format --check src tests scripts bench

@@ -34,6 +34,7 @@ class Place:
     port: int
     token: str
     agent_id: str
+    worker_pid: int
 
 
 @dataclass
@@ -97,7 +98,8 @@ def agent_dialled(mode: str, program: str, environment: Mapping[str, str] | None
         address = urlsplit(cloud.url)
         assert address.hostname
         assert address.port
-        yield Place(address.hostname, address.port, cloud.token, asyncio.run(_created(cloud, program)))
+        agent_id = asyncio.run(_created(cloud, program))
+        yield Place(address.hostname, address.port, cloud.token, agent_id, cloud.pid_of("elizacloud.app.relay_worker"))
 
 
 async def _created(cloud: Cloud, program: str) -> str:
