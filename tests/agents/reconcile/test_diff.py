@@ -148,6 +148,13 @@ WELL = ((instance(),), (node(),), (key(),))
             [(Kind.SPENT_KEY, "k0")],
             id="key of an earlier try of this agent",
         ),
+        pytest.param(
+            [record()],
+            *WELL[:2],
+            (key(), key("k0", alive=True)),
+            [(Kind.EXTRA_KEY, "k0")],
+            id="live key of an earlier try of this agent",
+        ),
         pytest.param([record()], *WELL[:2], (key(alive=True),), [(Kind.LIVE_KEY, "k1")], id="key alive after the join"),
         pytest.param([record(State.STARTED)], WELL[0], (), (key(alive=True),), [], id="key of a join to come"),
         pytest.param(

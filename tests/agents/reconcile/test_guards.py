@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from elizacloud.agents.reconcile.diff import Finding, Kind
 from elizacloud.agents.reconcile.guards import FEW_REMOVALS, Seen, judge, seen
 from elizacloud.agents.reconcile.observe import Outside
@@ -56,8 +58,9 @@ def test_a_store_that_is_older_than_the_world_holds_removals() -> None:
     assert judge(found, outside(), seen(found, outside()), accepted=True).repair == tuple(found)
 
 
-def test_an_expired_key_is_nothing_and_is_not_counted() -> None:
-    spent = [Finding(Kind.SPENT_KEY, "a", f"k{number}") for number in range(50)]
+@pytest.mark.parametrize("kind", [Kind.SPENT_KEY, Kind.EXTRA_KEY])
+def test_a_key_that_nobody_will_use_is_nothing_and_is_not_counted(kind: Kind) -> None:
+    spent = [Finding(kind, "a", f"k{number}") for number in range(50)]
     assert judge(spent, outside(), Seen()).repair == ()
     assert judge(spent, outside(), seen(spent, outside())).repair == tuple(spent)
 

@@ -179,3 +179,14 @@ async def test_a_machine_that_was_moved_into_an_agents_node_is_held(world: World
         assert world.relays.table.upstreams == {}
         world.headscale._nodes[node.id] = node  # whoever did it undoes it
         await world.until(ready.agent.id, State.READY)
+
+
+async def test_keys_that_a_bad_hour_left_behind_go_however_many_they_are(world: World) -> None:
+    """Each try minted one, and neither could its id be written nor could it be expired."""
+    async with world.running():
+        ready = await world.ready()
+        tags = next(node for node in world.nodes).tags
+        for _ in range(9):
+            await world.headscale.create_preauth_key(tags=tags, lifetime_seconds=600)
+        await world.passes(130)
+    assert world.keys == [ready.generation.preauth_key_id]

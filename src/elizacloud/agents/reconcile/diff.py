@@ -37,6 +37,7 @@ class Kind(StrEnum):
     NODE_CHANGED = "node changed"
     ADDRESS_CHANGED = "address changed"
     ORPHAN_KEY = "key of no agent"
+    EXTRA_KEY = "key that an agent did not get to use"
     SPENT_KEY = "expired key of no node"
     LIVE_KEY = "key alive after the join"
     ORPHAN_VOLUME = "volume of an agent that is gone"
@@ -61,7 +62,8 @@ REMOVALS = frozenset(
 )
 """Findings whose repair destroys something: they have to be seen twice, and not too many at once.
 
-A key that has expired and that no node joined with is nothing: it only has to be seen twice.
+A key that no node joined with is nothing once it has expired, or once its agent has another one: a bad hour of Headscale's
+may leave many. It only has to be seen twice.
 """
 
 ALARMS = frozenset({Kind.OLD_VOLUME, Kind.VOLUME_GONE, Kind.ID_TWICE, Kind.UNKNOWN_RELAY})
@@ -222,4 +224,5 @@ def _of_key(key: PreAuthKey, record: Record | None, *, is_used: bool, now: datet
             yield Finding(Kind.LIVE_KEY, agent_id, key.id)
     elif not is_used:
         # A key goes only after its node: a node without its key cannot come back after a restart of Headscale.
-        yield Finding(Kind.ORPHAN_KEY if is_alive else Kind.SPENT_KEY, agent_id, key.id)
+        live = Kind.ORPHAN_KEY if record is None else Kind.EXTRA_KEY
+        yield Finding(live if is_alive else Kind.SPENT_KEY, agent_id, key.id)

@@ -64,7 +64,7 @@ def seen(findings: Sequence[Finding], outside: Outside) -> Seen:
 
 
 def _needs_two(finding: Finding) -> bool:
-    return finding.kind in REMOVALS or finding.kind in ALARMS or finding.kind is Kind.SPENT_KEY
+    return finding.kind in REMOVALS | ALARMS | {Kind.SPENT_KEY, Kind.EXTRA_KEY}
 
 
 def _is_held(finding: Finding, outside: Outside, findings: Sequence[Finding]) -> bool:

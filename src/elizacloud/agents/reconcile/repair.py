@@ -57,7 +57,7 @@ async def _repair(parts: Parts, finding: Finding, wake: Callable[[str], None]) -
             is_theirs = node is not None and agent_of(node.tags) == finding.agent_id
             if node is not None and is_theirs and (record is None or is_extra(node, record)):
                 await headscale.delete_node(finding.about)
-        case Kind.ORPHAN_KEY | Kind.SPENT_KEY:
+        case Kind.ORPHAN_KEY | Kind.EXTRA_KEY | Kind.SPENT_KEY:
             record = await _find(parts, finding.agent_id)
             if record is None or record.generation.preauth_key_id != finding.about:
                 await headscale.expire_preauth_key(finding.about)
