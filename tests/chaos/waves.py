@@ -84,8 +84,8 @@ class Waves:
         return arms
 
     async def thin_out(self) -> None:
-        """Delete what the next wave does not need."""
-        for agent in [agent for agent, state in self.wanted.items() if state == READY][4:]:
+        """Delete what the next wave does not need; the oldest, since whoever died often waits longer for the next start."""
+        for agent in [agent for agent, state in self.wanted.items() if state == READY][:-4]:
             await self.wish(agent, "delete", GONE)
 
     async def create(self) -> str:
