@@ -27,6 +27,7 @@ from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.reach import Reach, Unroutable
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.tailnet import NetmapWatcher, Tailscaled, blackhole, find_path, tunnel
+from elizacloud.tailnet.localapi import LocalApi
 from elizacloud.tailnet.netmap import PeerChange
 from elizacloud.tailnet.tailscaled import udp_port_of
 from elizacloud.upstreams import Upstream, UpstreamTable
@@ -137,7 +138,9 @@ async def _relay(rig: RealRig, home: Path) -> AsyncIterator[Tailnet]:
     blackhole.install()
     try:
         await relay.start((await rig.headscale.create_preauth_key(tags=(TAG_RELAY,), lifetime_seconds=60)).value)
-        watcher = NetmapWatcher(relay.api)
+        # Not the machine's own client, which is closed when the machine is stopped.
+        following_api = LocalApi(daemon.socket)
+        watcher = NetmapWatcher(following_api)
         dialer = TcpDialer(tunnel.Tunnel(watcher.netmap))
         lines = await asyncio.start_unix_server(_echo, home / "lines")
         async with asyncio.TaskGroup() as tasks:
@@ -148,6 +151,7 @@ async def _relay(rig: RealRig, home: Path) -> AsyncIterator[Tailnet]:
             with tunnel.device_news(dialer.device_changed):
                 yield tailnet
             following.cancel()
+        await following_api.close()
         lines.close()
         await rig.stop_machines()
     finally:
