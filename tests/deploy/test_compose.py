@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shutil
 import subprocess
@@ -184,6 +185,22 @@ def test_the_parts_agree() -> None:
         SERVICES["sidecar-image"].environment["ELIZACLOUD_DOCKER_SIDECAR_IMAGE"]
         == (control_plane["ELIZACLOUD_DOCKER_SIDECAR_IMAGE"])
     )
+
+
+def test_a_fixed_address_is_nobody_elses() -> None:
+    """Docker gives the others theirs from `ip_range`, in the order in which they start."""
+    fixed = [
+        (name, ipaddress.ip_address(given["ipv4_address"]))
+        for service in SERVICES.values()
+        if isinstance(networks := service.facts.get("networks"), dict)
+        for name, given in networks.items()
+        if given
+    ]
+    assert len(fixed) == 3
+    for name, address in fixed:
+        (config,) = COMPOSE.document["networks"][name]["ipam"]["config"]
+        assert address in ipaddress.ip_network(config["subnet"])
+        assert address not in ipaddress.ip_network(config["ip_range"])
 
 
 def test_volumes_and_secrets_are_declared() -> None:
