@@ -1,6 +1,8 @@
-"""Two owners' agents and the tailscaled that leads to them, in one process: what relay_streams.py measures a worker with.
+"""One owner's agents and the tailscaled that leads to everybody's, in one process: what relay_streams.py measures with.
 
-python -m bench.relay_agents LOCAL_API_SOCKET
+    python -m bench.relay_agents LOCAL_API_SOCKET HANDED
+
+Connections to the other owner's agents are handed over at the socket HANDED: relay_neighbour.py has them.
 """
 
 from __future__ import annotations
@@ -8,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import resource
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -55,12 +59,15 @@ class Tenant:
 
 
 TENANTS = (Tenant(1), Tenant(2))
+_OTHERS_DIAL = f"Dial-Host: {TENANTS[1].ip}".encode()
 
 
 class Agents(asyncio.Protocol):
     """Every agent, and the tailscaled that leads to them."""
 
     streams: list[asyncio.Transport] = []  # noqa: RUF012 - all of the process
+    handed = ""
+    """Where the other owner's agents are."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -82,6 +89,9 @@ class Agents(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *heads, self._held = (self._held + data).split(_END)
         for head in heads:
+            if _OTHERS_DIAL in head:
+                self._hand_over()
+                return
             self._answer(head.split(b" ", 2)[1].partition(b"?")[0])
 
     def _answer(self, path: bytes) -> None:
@@ -92,6 +102,16 @@ class Agents(asyncio.Protocol):
             self._sending = asyncio.get_running_loop().create_task(self._send_body(), name="body")
         else:
             self._transport.write(_LOCAL_API.get(path, _SMALL))
+
+    def _hand_over(self) -> None:
+        self._transport.pause_reading()
+        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
+        os.write(descriptor, _DIALLED)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.connect(self.handed)
+            socket.send_fds(other, [b" "], [descriptor])
+        os.close(descriptor)
+        self._transport.abort()
 
     async def _send_body(self) -> None:
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY_BYTES)
@@ -138,8 +158,9 @@ _LOCAL_API = {
 }
 
 
-async def serve_agents(path: str) -> None:
+async def serve_agents(path: str, handed: str) -> None:
     raise_file_limit()
+    Agents.handed = handed
     server = await asyncio.get_running_loop().create_unix_server(Agents, path, backlog=1024)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve_forever(), name="agents")
@@ -157,4 +178,4 @@ def raise_file_limit() -> int:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve_agents(sys.argv[1]))
+    uvloop.run(serve_agents(sys.argv[1], sys.argv[2]))

@@ -3,8 +3,8 @@
     python -m bench.relay_streams [--sockets 10000] [--streams 1000]
 
 Idle WebSockets: how much the worker's own memory grows. Event streams: how late their events come. Fairness: the p99 of
-one owner's requests, alone and while another owner does what it can. All on loopback: the agents' process plays
-tailscaled too. `make bench-relay` has the rates.
+one owner's requests, alone and while another owner does what it can from a process of its own. All on loopback: the
+agents' process plays tailscaled too. `make bench-relay` has the rates.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _AT_ONCE = 100
 """Connections that are being opened at a time."""
 _SPARE_FILES = 1000
 
-ONE, OTHER = TENANTS
+ONE, _ = TENANTS
 WEBSOCKET = ONE.request("/ws", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
 
 
@@ -143,6 +143,7 @@ def again_at_the_end() -> Callable[[bytes], bool]:
 
 @dataclass(slots=True)
 class Bench:
+    programs: Programs
     agents: Path
     port: int
     pid: int
@@ -189,17 +190,28 @@ class Bench:
     async def fairness(self) -> None:
         alone = await probe(self.port, ONE)
         self.rows.append(("one owner's requests, alone", f"p50 {_ms(alone, 50)}, p99 {_ms(alone, 99)}", ""))
-        for what, count, make in (
-            (f"{GREEDY_REQUESTS} connections", GREEDY_REQUESTS, lambda: Client(OTHER.request("/"), lambda data: True)),
-            (
-                f"{GREEDY_BODIES} endless downloads",
-                GREEDY_BODIES,
-                lambda: Client(OTHER.request("/body"), again_at_the_end()),
-            ),
+        for what, connections, kind in (
+            (f"{GREEDY_REQUESTS} connections", GREEDY_REQUESTS, ()),
+            (f"{GREEDY_BODIES} endless downloads", GREEDY_BODIES, ("--bodies",)),
         ):
-            greedy = await open_all(self.port, count, make, b"HTTP/1.1 200 ")
+            ready = self.agents.with_name("ready")
+            handed = handed_beside(self.agents)
+            argv = (
+                sys.executable,
+                "-m",
+                "bench.relay_neighbour",
+                handed,
+                ready,
+                str(self.port),
+                str(connections),
+                *kind,
+            )
+            neighbour = self.programs.start(argv, "neighbour", cores=self.programs.cores.load, env=_environment())
+            await neighbour.until_listening(ready)
             beside = await probe(self.port, ONE)
-            await end_all(greedy)
+            await neighbour.child.stop()
+            for each in (handed, ready):
+                each.unlink()
             ratio = _percentile(beside, 99) / _percentile(alone, 99)
             figures = f"p50 {_ms(beside, 50)}, p99 {_ms(beside, 99)}, {ratio:.1f} times"
             self.rows.append((f"the same beside another owner's {what}", figures, "p99 < 2 times"))
@@ -225,12 +237,20 @@ def _ms(times: list[int], percent: int) -> str:
     return f"{_percentile(times, percent) / 1e6:.2f} ms"
 
 
+def handed_beside(agents: Path) -> Path:
+    """Where connections to the other owner's agents go."""
+    return agents.with_name("handed")
+
+
+def _environment() -> dict[str, str]:
+    return {**child_environment(), "PYTHONPATH": str(ROOT)}
+
+
 async def start(programs: Programs) -> Bench:
     directory = programs.private_dir("relay")
     tailscaled = programs.private_dir("agents") / "tailscaled.sock"
-    argv = (sys.executable, "-m", "bench.relay_agents", tailscaled)
-    environment = {**child_environment(), "PYTHONPATH": str(ROOT)}
-    agents = programs.start(argv, "agents", cores=programs.cores.upstream, env=environment)
+    argv = (sys.executable, "-m", "bench.relay_agents", tailscaled, handed_beside(tailscaled))
+    agents = programs.start(argv, "agents", cores=programs.cores.upstream, env=_environment())
     await agents.until_listening(tailscaled)
     save_table(directory)
     port = free_port()
@@ -245,7 +265,7 @@ async def start(programs: Programs) -> Bench:
     relay_argv = (sys.executable, "-m", "elizacloud", "relay", "--data-dir", directory, "--port", str(port))
     relay = programs.start(relay_argv, "relay", cores=programs.cores.relay, env=environment)
     await relay.until_listening(port)
-    return Bench(tailscaled, port, relay.child.pid)
+    return Bench(programs, tailscaled, port, relay.child.pid)
 
 
 def save_table(directory: Path) -> None:
