@@ -263,6 +263,7 @@ def _agent_context(busybox: Path, *, user: str) -> bytes:
             ("Dockerfile", dockerfile.encode(), 0o644),
             ("rootfs/bin/busybox", busybox.read_bytes(), 0o755),
             ("rootfs/www/api/health", b'{"ready": true}\n', 0o644),
+            ("rootfs/www/page", b"a page\n", 0o644),
         ):
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(content), mode

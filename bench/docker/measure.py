@@ -124,7 +124,7 @@ async def _wake(client: Client, docker: Docker, plan: Plan, measured: Measured) 
         await client.wait_until(agent_id, {State.PAUSED}, within_seconds=WITHIN_SECONDS)
         measured.from_pause_seconds.append(await _woken(client, agent_id))
     for _ in range(plan.stops):
-        await client.stop_agent(agent_id)
+        await client.sleep_agent(agent_id)
         await client.wait_until(agent_id, {State.STOPPED}, within_seconds=WITHIN_SECONDS)
         measured.from_stop_seconds.append(await _woken(client, agent_id))
     await client.pause_agent(agent_id)
@@ -146,7 +146,8 @@ async def _woken(client: Client, agent_id: str) -> float:
 
 
 async def _ask(client: Client, agent_id: str) -> None:
-    async with client.relay("GET", agent_id, "/api/health") as answer:
+    # Polls of the health path wake nobody.
+    async with client.relay("GET", agent_id, "/page") as answer:
         if answer.status != 200:
             raise RuntimeError(f"the agent answered {answer.status}")
         await answer.read()

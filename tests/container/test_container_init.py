@@ -272,6 +272,38 @@ async def test_a_node_that_the_server_forgot_joins_with_the_key(container: Conta
     assert ["auth-key" in call for call in container.calls("up")] == [False, True]
 
 
+@pytest.mark.parametrize("key", ["hskey-auth-given", ""])
+async def test_key_and_token_are_read_from_the_standard_input(container: Container, key: str) -> None:
+    (container.state / "tailscaled.state").write_text("{}")
+    container.up(WANTS_LOGIN)
+
+    seen = await container.run(
+        "/bin/sh",
+        "-c",
+        'echo "agent got $(cat)"',
+        given=f"{key}\njoin-token\nrest".encode(),
+        HEADSCALE_AUTH_KEY="stdin",
+        ELIZACLOUD_JOIN_TOKEN="stdin",
+    )
+
+    if key:
+        assert (seen.code, seen.printed) == (0, "agent got rest\n")
+        assert container.told("keys") == f"{key}\n"
+    else:
+        assert (seen.code, seen.printed) == (78, "")
+    assert list((container.root / "tmp").glob("tmp*")) == [], "the key is left behind"
+
+
+async def test_a_standard_input_that_ends_too_early_is_64(container: Container) -> None:
+    for given in (b"", b"hskey-auth-given\n"):
+        seen = await container.run(
+            "/bin/sh", "-c", "echo agent", given=given, HEADSCALE_AUTH_KEY="stdin", ELIZACLOUD_JOIN_TOKEN="stdin"
+        )
+
+        assert (seen.code, seen.printed) == (64, "")
+        assert "the standard input has ended" in seen.said
+
+
 async def test_an_agents_secrets_are_in_its_environment_alone(container: Container) -> None:
     files = [container.root / name for name in ("owners", "ours")]
     files[0].write_text("export DISCORD_TOKEN='it'\\''s'\n")

@@ -11,6 +11,7 @@ import pytest
 
 from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.model import AgentSpec
+from elizacloud.runtime.docker.usage import USAGE_UNKNOWN
 from elizacloud.runtime.protocol import Instance, Phase, Runtime
 from tests.conftest import DOCKER
 from tests.contract.docker_runtime import docker_rig, embedded_rig
@@ -333,7 +334,12 @@ async def test_what_it_uses_is_told_while_it_runs(runtime: Runtime) -> None:
     assert refused.value.reason == "not_running"
     await runtime.start(ref, secrets())
 
-    used = await runtime.usage(ref)
+    try:
+        used = await runtime.usage(ref)
+    except RuntimeUnavailable as error:
+        if error.reason != USAGE_UNKNOWN:
+            raise
+        pytest.skip("this Docker counts nothing: something on this machine mounted cgroups that it does not see")
 
     assert used.memory_bytes > 0
     assert 0 <= used.cpu_seconds <= (await runtime.usage(ref)).cpu_seconds

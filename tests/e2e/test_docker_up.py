@@ -19,7 +19,9 @@ from aiodocker.exceptions import DockerError
 from pydantic import SecretStr
 
 from elizacloud.client import Agent, Client
+from elizacloud.errors import Unavailable
 from elizacloud.runtime.docker.labels import Role, name_of
+from elizacloud.runtime.docker.usage import USAGE_UNKNOWN
 from elizacloud.states import State
 from tests.docker_engine import AGENT_IMAGE, DockerEngine, lift_filters
 from tests.e2e.cloud import Cloud
@@ -71,10 +73,17 @@ async def agent(cloud: Cloud, docker_engine: DockerEngine) -> Agent:
     return ready
 
 
-async def test_an_agent_is_reached_and_says_how_it_is(cloud: Cloud, client: Client, agent: Agent) -> None:
+async def test_an_agent_is_reached(client: Client, agent: Agent) -> None:
     assert await answers(client, agent.agent_id)
 
-    used = await client.stats(agent.agent_id)
+
+async def test_what_an_agent_uses_is_told_by_api_and_command_line(cloud: Cloud, client: Client, agent: Agent) -> None:
+    try:
+        used = await client.stats(agent.agent_id)
+    except Unavailable as error:
+        if error.reason != USAGE_UNKNOWN:
+            raise
+        pytest.skip("this Docker counts nothing: something on this machine mounted cgroups that it does not see")
     assert used.memory_bytes > 1_000_000
     assert used.cpu_seconds > 0
     assert used.memory_limit_bytes == 1024**3

@@ -44,5 +44,6 @@ def docker_options(settings: Settings) -> DockerOptions:
         tailscaled_memory_limit=settings.docker_tailscaled_memory,
         embedded_images=settings.docker_embedded_images,
         firewall=settings.docker_firewall,
+        stun_port=settings.docker_stun_port,
         networks_closed=settings.docker_networks_closed,
     )

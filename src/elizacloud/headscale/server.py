@@ -99,6 +99,10 @@ class SupervisedServer:
         return self._join_url or self.url
 
     @property
+    def stun_port(self) -> int:
+        return self._known.stun_port
+
+    @property
     def metrics_url(self) -> str | None:
         if self.binary.kind is Kind.DEVCONTROL:
             return None

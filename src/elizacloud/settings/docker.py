@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from elizacloud.settings.kinds import Networks, Words
+from elizacloud.settings.kinds import Networks, Port, Words
 
 GIB = 1024**3
 
@@ -46,6 +46,9 @@ class DockerSettings(BaseSettings):
         True,
         description="Docker: set packet filters on the host, so that agents reach only the control server and the report "
         "listener there, and nobody reaches them on their bridge.",
+    )
+    docker_stun_port: Port = Field(
+        3478, description="Docker: the UDP port of the control server's STUN, which agents reach if it is on their host."
     )
     docker_networks_closed: Networks = Field(
         ("169.254.0.0/16", "168.63.129.16/32", "192.0.0.192/32", "100.64.0.0/10"),

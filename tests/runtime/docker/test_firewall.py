@@ -16,13 +16,13 @@ STUN = Opening(3478, protocol="udp")
 
 
 def test_what_agents_call_is_open_at_its_address_or_by_its_name_at_any() -> None:
-    found = openings_for(("http://172.17.0.1:8080", "https://cloud.example", None))
+    found = openings_for(("http://172.17.0.1:8080", "https://cloud.example", None), stun_port=3478)
 
     assert found == (Opening(443), Opening(8080, "172.17.0.1"), STUN)
 
 
 def test_what_is_named_twice_is_opened_once() -> None:
-    assert openings_for(("http://10.0.0.1:80", "http://10.0.0.1")) == (Opening(80, "10.0.0.1"), STUN)
+    assert openings_for(("http://10.0.0.1:80", "http://10.0.0.1"), stun_port=3478) == (Opening(80, "10.0.0.1"), STUN)
 
 
 def test_every_shell_reads_the_script() -> None:

@@ -88,7 +88,7 @@ async def agents(
     embedded = request.param == "embedded"
     options = EMBEDDED if embedded else {}
     role = Role.WHOLE if embedded else Role.AGENT
-    async with docker_rig(docker_engine, firewall=True, **options) as rig:
+    async with docker_rig(docker_engine, firewall=True, stun_port=server.server.stun_port, **options) as rig:
         with _filters_are_lifted(docker_engine):
             made = []
             for image in (None, None if embedded else ROOT_AGENT_IMAGE):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from elizacloud.errors import Misconfigured, RuntimeRefused
 from elizacloud.runtime.docker.engine import Engine
-from elizacloud.runtime.docker.handed import NODE_DIRECTORY, SHELL, TOOLS_DIRECTORY
+from elizacloud.runtime.docker.handed import NODE_DIRECTORY, SHELL, STATE_DIRECTORY, TOOLS_DIRECTORY
 from elizacloud.runtime.docker.host import CONTENT
 from elizacloud.runtime.docker.images import Image, image_of
 
@@ -89,6 +89,8 @@ def sidecar_context(*, busybox: Path, tailscaled: Path) -> bytes:
         _file(tar, DOCKERFILE, _read(locate_container() / DOCKERFILE), 0o644)
         _programs(tar, busybox, tailscaled)
         _directory(tar, "rootfs/bin", 0o755)
+        for directory in ("", "/home", "/state"):
+            _directory(tar, f"rootfs{STATE_DIRECTORY}{directory}", 0o777)  # the agent's image has a user of its own
         _directory(tar, "rootfs/run", 0o1777)  # runc gives a tmpfs the mode of what it is mounted on
         for command in _COMMANDS:
             _link(tar, f"rootfs/bin/{command}", SHELL)

@@ -29,14 +29,20 @@ from elizacloud.runtime.docker.handed import (
     SIDECAR_UID,
     STATE_DIRECTORY,
     TOOLS_DIRECTORY,
+    of_owner,
 )
 from elizacloud.runtime.docker.images import Image, PullPolicy
 from elizacloud.runtime.docker.labels import Keeps, Key, Role, name_of, network_name, written
 from elizacloud.runtime.environment import Listen, Places, agent_environment
 from elizacloud.runtime.protocol import InstanceSecrets, InstanceSpec
 
-WITH_SECRETS = f'. {OWNERS_SECRETS}; . {OUR_SECRETS}; exec "$@"'
-"""What the agent's container does first: secrets become variables inside of it, where `docker inspect` does not look."""
+WITH_SECRETS = f'ours=$({SHELL} cat); [ -n "$ours" ] || exit 64; eval "$ours"; unset ours; exec "$@"'
+"""What the agent's container does first: secrets become variables inside of it, where `docker inspect` does not look. Without
+ours, when nobody is left to give them, it does not run."""
+
+GIVEN_BY_HAND = {"OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
+STDIN = "stdin"
+"""Where container-init is told to read what it may not find in its environment."""
 
 TMPFS = {"/tmp": "rw,nosuid,nodev,mode=1777,size=64m", "/run": "rw,nosuid,nodev,mode=1777,size=16m"}
 LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
@@ -77,6 +83,8 @@ class DockerOptions:
     """Patterns of images that have tailscaled and container-init themselves, and run without a sidecar."""
     firewall: bool = True
     """Whether packet filters are set on the host (firewall.py)."""
+    stun_port: int = 3478
+    """Where the control server answers STUN, in case it is on this host."""
     networks_closed: tuple[str, ...] = NETWORKS_CLOSED
     """Where packets of agents do not go."""
 
@@ -122,7 +130,12 @@ def is_embedded(image: str, options: DockerOptions) -> bool:
 def sidecar_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> dict[str, Any]:
     key = (spec.labels.agent_id, spec.labels.generation)
     environment = _for_container_init(spec, options)
-    environment |= {"TS_SOCKET": "/run/tailscale/tailscaled.sock", "ELIZACLOUD_TAILSCALED_LOG": "-"}
+    environment |= {
+        "HEADSCALE_AUTH_KEY": STDIN,
+        "ELIZACLOUD_JOIN_TOKEN": STDIN,
+        "TS_SOCKET": "/run/tailscale/tailscaled.sock",
+        "ELIZACLOUD_TAILSCALED_LOG": "-",
+    }
     if spec.report_url:
         environment["ELIZACLOUD_API_URL"] = spec.report_url
     return {
@@ -130,11 +143,17 @@ def sidecar_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> 
         "User": f"{SIDECAR_UID}:{SIDECAR_UID}",
         "Hostname": spec.hostname,
         "Env": _listed(environment),
+        **GIVEN_BY_HAND,
         "Labels": written(spec.labels, Role.TAILNET),
         "HostConfig": {
             **_confined(Limits(SIDECAR_MEMORY_BYTES, 1.0, SIDECAR_PIDS)),
             "NetworkMode": network_name(spec.labels.installation_id),
-            "Mounts": [_mount(key, Keeps.NODE, NODE_DIRECTORY), _mount(key, Keeps.TOOLS, TOOLS_DIRECTORY)],
+            "Mounts": [
+                _mount(key, Keeps.NODE, NODE_DIRECTORY),
+                _mount(key, Keeps.TOOLS, TOOLS_DIRECTORY),
+                # Not for the sidecar's use: Docker gives a new volume the directories that its image has there.
+                _mount(key, Keeps.STATE, STATE_DIRECTORY),
+            ],
         },
     }
 
@@ -149,6 +168,7 @@ def agent_config(spec: InstanceSpec, image: Image, options: DockerOptions, *, si
     return {
         "Image": image.id,
         "Env": _listed(public_environment(spec, image)),
+        **GIVEN_BY_HAND,
         "Labels": written(spec.labels, Role.AGENT),
         "Entrypoint": [SHELL, "sh", "-c", WITH_SECRETS, "sh"],
         "Cmd": list(command_of(spec, image)),
@@ -241,6 +261,11 @@ def owners_secrets(spec: InstanceSpec) -> dict[str, str]:
 def refused_variables(spec: InstanceSpec) -> list[str]:
     """Names that the owner gave and that are ours."""
     return _with_refused(spec, _NO_SECRETS, Image("", ""))[1]
+
+
+def given_by_owner(spec: InstanceSpec) -> bytes:
+    """The script that writes it. Raises RuntimeRefused as `owners_secrets` does."""
+    return of_owner(config=spec.agent.config, secrets=owners_secrets(spec), refused=refused_variables(spec))
 
 
 def our_secrets(secrets: InstanceSecrets) -> dict[str, str]:

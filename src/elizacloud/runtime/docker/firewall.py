@@ -26,7 +26,6 @@ SET_SECONDS = 30.0
 LAST_LINES = 5
 WIREGUARD_PORT = 41641
 """container-init's; a relay on this host finds its way to an agent there."""
-_STUN_PORT = 3478
 _PORTS = {"http": 80, "https": 443}
 _LINK_LOCAL = "169.254.0.0/16"
 """Where clouds keep their metadata, and some of them their resolver, which alone stays open."""
@@ -46,9 +45,12 @@ class Opening:
     protocol: str = "tcp"
 
 
-def openings_for(urls: Iterable[str | None]) -> tuple[Opening, ...]:
-    """Those of the control server and the report listener, by their URLs; STUN beside them."""
-    found = {Opening(_STUN_PORT, protocol="udp")}
+def openings_for(urls: Iterable[str | None], *, stun_port: int) -> tuple[Opening, ...]:
+    """Those of the control server and the report listener, by their URLs; the first one's STUN beside them.
+
+    A tailscaled whose STUN is not answered waits for 3 s before it takes the DERP next to it (netcheck, tailscale v1.102.3).
+    """
+    found = {Opening(stun_port, protocol="udp")}
     for url in urls:
         if url is None:
             continue

@@ -1,6 +1,8 @@
-"""The files that are handed over on the volumes, as the tar archives that Docker takes into a created container. Pure.
+"""What is handed over to containers: by their standard input at a start, else by files on their volumes. Pure.
 
-Secrets travel so and in no other way: `docker inspect` shows a container's configuration, never its volumes.
+Files go as the tar archives that Docker takes into a created container. It spends a tenth of a second of CPU on each, so that
+only images that join by themselves get any. What is given at a creation waits in memory for the first start. Secrets travel in
+these ways and in no other: `docker inspect` shows a container's configuration, never its volumes or its input.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 import shlex
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 SIDECAR_UID = 41641
@@ -48,16 +50,13 @@ def for_node(*, auth_key: str | None, join_token: str) -> list[Entry]:
     ]
 
 
-def for_sidecar(*, auth_key: str | None, join_token: str) -> list[Entry]:
-    """The same for the sidecar, whose user is known."""
-    files = (
-        replace(entry, mode=0o600, uid=SIDECAR_UID) for entry in for_node(auth_key=auth_key, join_token=join_token)
-    )
-    return [Entry(NODE_DIRECTORY, None, 0o700, SIDECAR_UID), *files]
+def for_sidecar(*, auth_key: str | None, join_token: str) -> bytes:
+    """The same for a sidecar, which reads it from its standard input and writes it on no disk."""
+    return f"{auth_key or ''}\n{join_token}\n".encode()
 
 
 def at_creation(*, config: Mapping[str, Any], secrets: Mapping[str, str], refused: Sequence[str]) -> list[Entry]:
-    """For the agent, when it is created. Its log will say which variables its owner may not set."""
+    """For an agent that joins by itself, when it is created. Its log will say which variables its owner may not set."""
     return [
         Entry(STATE_DIRECTORY, None, 0o755),
         *(Entry(f"{STATE_DIRECTORY}/{name}", None, 0o777) for name in ("home", "state")),
@@ -67,7 +66,7 @@ def at_creation(*, config: Mapping[str, Any], secrets: Mapping[str, str], refuse
 
 
 def at_start(*, secrets: Mapping[str, str], busy_token: str) -> list[Entry]:
-    """For the agent, when it is started."""
+    """For an agent that joins by itself, when it is started."""
     return [
         Entry(OUR_SECRETS, exports(secrets), 0o644),
         Entry(BUSY_TOKEN, f"{busy_token}\n".encode(), 0o644),
@@ -77,6 +76,24 @@ def at_start(*, secrets: Mapping[str, str], busy_token: str) -> list[Entry]:
 def exports(variables: Mapping[str, str]) -> bytes:
     """A shell script that sets them; any value is taken as it is."""
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()).encode()
+
+
+def for_agent(*, owners: bytes, secrets: Mapping[str, str], busy_token: str) -> bytes:
+    """The same beside a sidecar: a script for the standard input of the agent's shell (configs.py). `owners` is what
+    `of_owner` made, or empty when an earlier start has written it."""
+    writes_token = _writes(BUSY_TOKEN, f"{busy_token}\n".encode())
+    return owners + writes_token + f". {OWNERS_SECRETS}\n".encode() + exports(secrets)
+
+
+def of_owner(*, config: Mapping[str, Any], secrets: Mapping[str, str], refused: Sequence[str]) -> bytes:
+    """What the owner gave, as the first part of that script."""
+    config_file = json.dumps(dict(config)).encode()
+    return _writes(CONFIG, config_file) + _writes(OWNERS_SECRETS, exports(secrets) + says(refused))
+
+
+def _writes(path: str, content: bytes) -> bytes:
+    """A shell script that makes the file anew, whoever's the last one was."""
+    return f"(umask 077; {SHELL} rm -f {path}; printf %s {shlex.quote(content.decode())} >{path}) || exit 64\n".encode()
 
 
 def says(refused: Sequence[str]) -> bytes:

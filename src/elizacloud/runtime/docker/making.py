@@ -64,14 +64,14 @@ class Maker:
         sidecar = sidecar_config(spec, sidecar_image, options)
         sidecar_id = await self._container(sidecar, name_of(key, Role.TAILNET))
         agent = agent_config(spec, image, options, sidecar_id=sidecar_id)
-        await self.hand_over_owners(spec, await self._container(agent, name_of(key, Role.AGENT)))
+        await self._container(agent, name_of(key, Role.AGENT))
 
     def docker_restarted(self) -> None:
         """What is kept of the host has to be looked at again."""
         self._firewall.forget()
 
     async def hand_over_owners(self, spec: InstanceSpec, agent_id: str) -> None:
-        """What the owner gave: the agent's configuration and secrets."""
+        """What the owner gave to an agent that joins by itself: its configuration and secrets."""
         files = at_creation(config=spec.agent.config, secrets=owners_secrets(spec), refused=refused_variables(spec))
         await self.hand_over(agent_id, files, STATE_DIRECTORY)
 
@@ -134,7 +134,7 @@ class Maker:
         async with self._networks:
             bridge = await self._bridge(installation_id)
         if self._options.firewall:
-            openings = openings_for((spec.join_url, spec.report_url))
+            openings = openings_for((spec.join_url, spec.report_url), stun_port=self._options.stun_port)
             await self._firewall.ensure(installation_id, bridge, openings, sidecar_image.id)
 
     async def _bridge(self, installation_id: str) -> str:

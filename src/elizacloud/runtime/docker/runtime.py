@@ -12,15 +12,22 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from weakref import WeakValueDictionary
 
 from elizacloud.errors import NotFound, RuntimeRefused
-from elizacloud.runtime.docker.configs import DockerOptions, our_secrets
-from elizacloud.runtime.docker.engine import Engine, beside
-from elizacloud.runtime.docker.handed import NODE_DIRECTORY, STATE_DIRECTORY, at_start, for_node, for_sidecar
+from elizacloud.runtime.docker.configs import DockerOptions, given_by_owner, our_secrets
+from elizacloud.runtime.docker.engine import Engine
+from elizacloud.runtime.docker.handed import (
+    NODE_DIRECTORY,
+    STATE_DIRECTORY,
+    at_start,
+    for_agent,
+    for_node,
+    for_sidecar,
+)
 from elizacloud.runtime.docker.images import Images
-from elizacloud.runtime.docker.labels import Keeps, Key, checked, key_in, ref_of
+from elizacloud.runtime.docker.labels import Keeps, Key, Role, checked, key_in, ref_of
 from elizacloud.runtime.docker.logs import follow as follow_log
 from elizacloud.runtime.docker.logs import lines_of
 from elizacloud.runtime.docker.making import Maker
-from elizacloud.runtime.docker.unit import Unit
+from elizacloud.runtime.docker.unit import Container, Unit
 from elizacloud.runtime.docker.units import Units
 from elizacloud.runtime.docker.usage import usage_of
 from elizacloud.runtime.docker.watching import Watch
@@ -39,6 +46,8 @@ class DockerRuntime:
         self._images = Images(self._engine, options.pull_policy)
         self._units = Units(self._engine)
         self._maker = Maker(self._engine, self._images, options)
+        self._given: dict[str, bytes] = {}
+        """By ref: what an owner gave, for each start. One after a restart of ours relies on what an earlier one has written."""
         self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     async def close(self) -> None:
@@ -53,10 +62,15 @@ class DockerRuntime:
             for unit in await self._units.of(key):
                 _check_succession(unit, labels)
                 if unit.labels == labels and unit.agent is not None and unit.phase is not Phase.CREATED:
-                    await self._maker.hand_over_owners(spec, unit.agent.id)
+                    if unit.embedded:
+                        await self._maker.hand_over_owners(spec, unit.agent.id)
+                    self._given[unit.ref] = given_by_owner(spec)
                     return unit.ref
                 await self._units.remove(unit)
+                self._given.pop(unit.ref, None)
+            given = given_by_owner(spec)
             await self._maker.make(spec)
+            self._given[ref_of(labels)] = given
         return ref_of(labels)
 
     async def start(self, ref: str, secrets: InstanceSecrets) -> None:
@@ -67,17 +81,28 @@ class DockerRuntime:
                 raise RuntimeRefused("cannot start the instance: it is paused; resume it", code="paused")
             if unit.agent is None or not unit.whole:
                 raise NotFound(f"the instance {ref} is not whole: create it again")
+            if unit.agent.started_at is None and ref not in self._given:
+                raise RuntimeRefused(
+                    "cannot start the instance: its owner's secrets were lost with an earlier control plane; create it again",
+                    code="secrets_lost",
+                )
             await self._units.end(unit, grace_seconds=0)  # all start as one, and one may have been left
-            key = secrets.preauth_key.get_secret_value() if secrets.preauth_key else None
-            token = secrets.join_token.get_secret_value()
-            member, entries = (unit.agent, for_node) if unit.sidecar is None else (unit.sidecar, for_sidecar)
-            await beside(
-                self._maker.hand_over(member.id, entries(auth_key=key, join_token=token), NODE_DIRECTORY),
-                self._maker.check_command(unit.agent),
-            )
-            for_agent = at_start(secrets=our_secrets(secrets), busy_token=secrets.busy_token.get_secret_value())
-            handing_over = self._maker.hand_over(unit.agent.id, for_agent, STATE_DIRECTORY)
-            await self._units.begin(unit, meanwhile=handing_over)
+            await self._maker.check_command(unit.agent)
+            await self._units.begin(unit, await self._handed(unit, unit.agent, secrets))
+
+    async def _handed(self, unit: Unit, agent: Container, secrets: InstanceSecrets) -> dict[Role, bytes]:
+        """Hand over what goes by files, and return what each container is to be given."""
+        key = secrets.preauth_key.get_secret_value() if secrets.preauth_key else None
+        join_token, busy_token = (token.get_secret_value() for token in (secrets.join_token, secrets.busy_token))
+        ours = our_secrets(secrets)
+        if unit.sidecar is None:
+            await self._maker.hand_over(agent.id, for_node(auth_key=key, join_token=join_token), NODE_DIRECTORY)
+            await self._maker.hand_over(agent.id, at_start(secrets=ours, busy_token=busy_token), STATE_DIRECTORY)
+            return {}
+        return {
+            Role.TAILNET: for_sidecar(auth_key=key, join_token=join_token),
+            Role.AGENT: for_agent(owners=self._given.get(unit.ref, b""), secrets=ours, busy_token=busy_token),
+        }
 
     async def pause(self, ref: str) -> None:
         async with self._changing_by(ref) as unit:
@@ -103,6 +128,7 @@ class DockerRuntime:
         if key is None:
             return
         async with self._changing(key):
+            self._given.pop(ref, None)
             units = await self._units.of(key)
             for unit in units:
                 if unit.ref == ref:

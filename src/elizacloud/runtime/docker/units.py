@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from elizacloud.errors import Error, NotFound, RuntimeRefused
 from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine, beside
@@ -49,24 +48,26 @@ class Units:
         speaker = unit.tells_why
         return unit.seen(await self._last_words(speaker) if speaker is not None else "")
 
-    async def begin(self, unit: Unit, *, meanwhile: Coroutine[Any, Any, None]) -> None:
-        """Start the containers, the agent's last and only after `meanwhile`. Raises RuntimeRefused `spawn_failed`, and then
+    async def begin(self, unit: Unit, handed: Mapping[Role, bytes]) -> None:
+        """Start the containers, the agent's last, each with what it is given. Raises RuntimeRefused `spawn_failed`, and then
         none runs."""
-        assert unit.agent is not None
         try:
-            if unit.sidecar is None:
-                await meanwhile
-            else:
-                await beside(self._start(unit.sidecar), meanwhile)
-            await self._start(unit.agent)
+            for container in reversed(unit.containers):
+                await self._start(container, handed.get(container.role))
         except RuntimeRefused as error:
             if unit.sidecar is not None and await self._is_over(unit.sidecar):
                 return  # it ended by itself before the agent could be started beside it: the unit ran, and is over
             raise RuntimeRefused(str(error), code="spawn_failed") from error
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, given: bytes | None) -> None:
         async with self._engine.asked("start the instance") as docker:
-            await docker.containers.container(container.id).start()
+            started = docker.containers.container(container.id)
+            if given is None:
+                await started.start()
+                return
+            async with started.attach(stdin=True) as stream:
+                await stream.write_in(given)
+                await started.start()
 
     async def _is_over(self, sidecar: Container) -> bool:
         """Whether it had ended by itself; else it has ended now."""

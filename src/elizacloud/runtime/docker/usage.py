@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from elizacloud.errors import RuntimeUnavailable
 from elizacloud.runtime.docker.engine import Engine, beside
 from elizacloud.runtime.docker.unit import Unit
 from elizacloud.runtime.protocol import Usage
+
+LOOKS = 5
+USAGE_UNKNOWN = "usage_unknown"
 
 
 async def usage_of(engine: Engine, unit: Unit) -> Usage:
@@ -19,8 +23,11 @@ async def _stats(engine: Engine, container_id: str) -> Mapping[str, Any]:
     async with engine.asked("see what the instance uses") as docker:
         # One look: by itself Docker takes two, a second apart.
         params = {"stream": "false", "one-shot": "true"}
-        stats: Mapping[str, Any] = await docker._query_json(f"containers/{container_id}/stats", params=params)
-        return stats
+        for _ in range(LOOKS):
+            stats: Mapping[str, Any] = await docker._query_json(f"containers/{container_id}/stats", params=params)
+            if "usage" in stats["memory_stats"]:  # else Docker could not look in time
+                return stats
+    raise RuntimeUnavailable("cannot see what the instance uses: Docker does not say; try again", code=USAGE_UNKNOWN)
 
 
 def usage_in(stats: Sequence[Mapping[str, Any]]) -> Usage:
