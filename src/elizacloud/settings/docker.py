@@ -48,7 +48,8 @@ class DockerSettings(BaseSettings):
         "listener there, and nobody reaches them on their bridge.",
     )
     docker_stun_port: Port = Field(
-        3478, description="Docker: the UDP port of the control server's STUN, which agents reach if it is on their host."
+        3478,
+        description="Docker: the UDP port of the control server's STUN, which agents reach if it is on their host.",
     )
     docker_networks_closed: Networks = Field(
         ("169.254.0.0/16", "168.63.129.16/32", "192.0.0.192/32", "100.64.0.0/10"),
