@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from elizacloud import __version__
 from elizacloud.app.relay import NOT_THE_RELAYS
 from elizacloud.settings import ENV_PREFIX, load_settings
 from tests.deploy.compose import COMPOSE_FILE, DEPLOY, EXAMPLE, ONE_SHOT, Service, load
@@ -52,6 +53,11 @@ def test_an_image_is_pinned_or_built_here(service: Service) -> None:
     assert "build" in service.facts or re.fullmatch(
         r"[a-z/]+:v?\d+\.\d+(\.\d+)?(-[a-z]+)?@sha256:[0-9a-f]{64}", service.facts["image"]
     )
+
+
+@EVERY
+def test_what_is_built_here_has_our_version(service: Service) -> None:
+    assert "build" not in service.facts or service.facts["image"].endswith(f":{__version__}")
 
 
 @EVERY
