@@ -140,12 +140,13 @@ def _spread(seconds: list[float]) -> str:
 
 def main() -> int:
     count = int(sys.argv[1]) if sys.argv[1:] else COUNT
+    load = os.getloadavg()[0]
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if free < count * NEEDED_BYTES:
         print(f"cannot run {count} agents: {free / 1e9:.1f} GB of memory are free", file=sys.stderr)
         return 1
     name, kind, rows = asyncio.run(measure(count))
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    machine = f"{os.cpu_count()} cores, load {load:.1f} before, {platform.system()} {platform.release()}, Python {platform.python_version()}"
     title = f"{count} agents on {name} ({datetime.now(UTC):%Y-%m-%d}, {machine})"
     table = Table(title=title, title_justify="left")
     head = ("what", "measured", "target")

@@ -87,7 +87,7 @@ def _ms(seconds: float) -> str:
 
 
 def main() -> int:
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, {platform.system()} {platform.release()}, Python {platform.python_version()}"
     lines = [
         "# Agents in one control plane",
         "",

@@ -154,6 +154,13 @@ async def test_every_worker_learns_of_agents_and_revocations_and_tells_its_metri
         text = await answer.text()
     assert 'elizacloud_relay_workers_ready{worker="supervisor"} 2.0' in text
     assert 'elizacloud_relay_tailnet_followed{worker="supervisor"} 1.0' in text
+    paths = {
+        line.partition('path="')[2].partition('"')[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("elizacloud_relay_peer_paths{")
+    }
+    assert paths.keys() == {"direct", "peer_relay", "derp", "idle"}
+    assert sum(paths.values()) >= 1, "tailscaled tells of no peer"
     for number in ("1", "2"):
         requests = [
             line

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import time
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from elizacloud.errors import Conflict, Error, Invalid, NotFound
 from elizacloud.model import AgentSpec, Failure, Generation, Run
 from elizacloud.states import State, Wanted
-from elizacloud.store import Store
+from elizacloud.store import Store, agents, rows
 from tests.fakes.store import an_agent, created
 from tests.store.conftest import Clock, Open
 
@@ -360,3 +361,18 @@ async def test_records_hold_the_current_generation_and_run(store: Store) -> None
     assert found[agent.id].generation == second
     assert found[agent.id].run == Run(agent.id, 2, 1, runtime_ref="now")
     assert [generation.number for generation in await store.agents.generations(agent.id)] == [1, 2]
+
+
+async def test_many_are_read_while_their_reader_is_slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL ends a transaction in which nothing is asked for a while; a busy event loop must not look like one."""
+    ids = {(await created(store, an_agent(f"n{n}"))).id for n in range(20)}
+    monkeypatch.setattr(agents, "_PORTION", 2)
+    slow = rows.agent_from_row
+    monkeypatch.setattr(rows, "agent_from_row", lambda row, cipher: (time.sleep(0.05), slow(row, cipher))[1])
+    if not store._database.is_sqlite:
+
+        @sa.event.listens_for(store._database._reader.sync_engine, "begin")
+        def hurry(connection: sa.Connection) -> None:
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '600ms'")
+
+    assert {record.agent.id for record in await store.agents.records()} == ids

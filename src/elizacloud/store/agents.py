@@ -25,7 +25,7 @@ from elizacloud.store.owners import ensure_owner
 
 _AGENTS, _GENERATIONS, _RUNS = tables.agents, tables.generations, tables.runs
 _LONGEST_PAGE = 1000
-_PORTION = 50
+_PORTION = 200
 _Noun = TypeVar("_Noun")
 
 
@@ -124,7 +124,8 @@ class Agents:
         if after is not None:
             query = query.where(sa.tuple_(_AGENTS.c.created_at, _AGENTS.c.id) < sa.tuple_(*_cursor_values(after)))
         query = query.order_by(_AGENTS.c.created_at.desc(), _AGENTS.c.id.desc()).limit(limit + 1)
-        found = await self._all(query, self._record_from_row)
+        async with self._database.read() as connection:
+            found = [self._record_from_row(row) for row in await connection.execute(query)]
         return Page(tuple(found[:limit]), _cursor(found[limit - 1].agent) if len(found) > limit else None)
 
     async def list_all(self) -> Sequence[Agent]:
@@ -239,22 +240,29 @@ class Agents:
 
     async def record(self, agent_id: str) -> Record:
         """The agent with its current generation and run, read at one moment. NotFound when there is none."""
-        found = await self._all(_RECORDS.where(_AGENTS.c.id == agent_id), self._record_from_row)
-        if not found:
+        async with self._database.read() as connection:
+            row = (await connection.execute(_RECORDS.where(_AGENTS.c.id == agent_id))).one_or_none()
+        if row is None:
             raise _not_found(agent_id)
-        return found[0]
+        return self._record_from_row(row)
 
     async def records(self) -> Sequence[Record]:
-        """All agents but those that are gone, each with its current generation and run, read at one moment."""
+        """All agents but those that are gone, each with its current generation and run, which are read at one moment."""
         return await self._all(_RECORDS.where(tables.LISTED), self._record_from_row)
 
     async def _all(self, query: sa.Select[Any], noun_from_row: Callable[[Any], _Noun]) -> Sequence[_Noun]:
-        """Taken in portions, so that ten thousand rows do not hold up the event loop."""
+        """Read in portions, so that ten thousand rows do not hold up the event loop; made into nouns between transactions,
+        since PostgreSQL ends one in which nothing is asked for a while. What is there all the time is in it."""
         found: list[_Noun] = []
-        async with self._database.read() as connection:
-            for portion in (await connection.execute(query)).partitions(_PORTION):
-                found += [noun_from_row(row) for row in portion]
-                await asyncio.sleep(0)
+        portion: Sequence[Any] = ()
+        while not found or len(portion) == _PORTION:
+            after = _AGENTS.c.id > (portion[-1][0] if portion else "")
+            async with self._database.read() as connection:
+                portion = (await connection.execute(query.where(after).order_by(_AGENTS.c.id).limit(_PORTION))).all()
+            if not portion:
+                break
+            found += [noun_from_row(row) for row in portion]
+            await asyncio.sleep(0)
         return found
 
     def _record_from_row(self, row: Any) -> Record:

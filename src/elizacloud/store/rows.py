@@ -142,11 +142,11 @@ def run_to_row(run: Run, cipher: Cipher) -> dict[str, Any]:
 
 
 def run_from_row(row: Row, cipher: Cipher) -> Run:
-    run = Run(**{**row, "agent_token": None})
-    if row["agent_token"] is None:
-        return run
-    token = cipher.open(row["agent_token"], bound_to=_token_of(run_key(run)))
-    return Run(**{**row, "agent_token": SecretStr(token.decode())})
+    sealed, token = row["agent_token"], None
+    if sealed is not None:
+        key = (row["agent_id"], row["generation"], row["number"])
+        token = SecretStr(cipher.open(sealed, bound_to=_token_of(key)).decode())
+    return Run(**{**row, "agent_token": token})
 
 
 def run_key(run: Run) -> tuple[str, int, int]:
