@@ -39,8 +39,6 @@ WITHIN_SECONDS = 90
 FROZEN_SECONDS = 6.0
 """Longer than a relay believes a tailscaled that is silent."""
 
-pytestmark = pytest.mark.timeout(1800 if MANY else 420)
-
 
 class ReuseParts(Parts):
     """With a relay that checks whom it dials, or one that does not."""
@@ -159,6 +157,7 @@ async def make_agents(client: Client) -> list[str]:
     return made
 
 
+@pytest.mark.timeout(1800 if MANY else 420)
 async def test_no_address_ever_leads_to_the_wrong_agent_and_without_the_pin_it_does() -> None:
     parts = ReuseParts("devcontrol")
     async with parts:
