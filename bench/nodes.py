@@ -146,7 +146,8 @@ def main() -> int:
         print(f"cannot run {count} agents: {free / 1e9:.1f} GB of memory are free", file=sys.stderr)
         return 1
     name, kind, rows = asyncio.run(measure(count))
-    machine = f"{os.cpu_count()} cores, load {load:.1f} before, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    machine = f"{os.cpu_count()} cores, load {load:.1f} before, {system}"
     title = f"{count} agents on {name} ({datetime.now(UTC):%Y-%m-%d}, {machine})"
     table = Table(title=title, title_justify="left")
     head = ("what", "measured", "target")

@@ -87,7 +87,8 @@ def _ms(seconds: float) -> str:
 
 
 def main() -> int:
-    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, {system}"
     lines = [
         "# Agents in one control plane",
         "",

@@ -160,7 +160,7 @@ class ControlPlane:
             pass
         return agent_id
 
-    async def until_it_holds(self, count: int, *, within: float = 20) -> None:
+    async def until_it_holds(self, count: int, *, within: float = 60) -> None:
         async with asyncio.timeout(within):
             while len(self.leases.held) != count:
                 await a_moment()

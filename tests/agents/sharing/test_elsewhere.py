@@ -11,10 +11,12 @@ import pytest
 from elizacloud.agents.reconcile import sweep
 from elizacloud.agents.reconcile.diff import Kind
 from elizacloud.agents.sharing import asking, elsewhere, follower
+from elizacloud.agents.sharing.shards import SHARED
 from elizacloud.errors import HeadscaleUnavailable, LeaseLost
 from elizacloud.model import AgentSpec
 from elizacloud.states import State
 from tests.agents.reconcile.test_sweep import leave_behind
+from tests.agents.sharing import several
 from tests.agents.sharing.several import WITHIN, ControlPlane, SharedWorld, until
 from tests.agents.world import ANN
 
@@ -22,12 +24,19 @@ pytestmark = pytest.mark.postgresql
 Start = Callable[..., object]
 
 
+@pytest.fixture(autouse=True)
+def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody dies here, and a busy machine must not look like it."""
+    monkeypatch.setattr(several, "LEASE_SECONDS", 12.0)
+
+
 async def leader_and_other(start: Start) -> tuple[ControlPlane, ControlPlane]:
-    """The first one keeps the lease for sweeps."""
     one: ControlPlane = await start()  # type: ignore[misc]
+    await one.until_it_holds(len(SHARED))
     two: ControlPlane = await start()  # type: ignore[misc]
-    await one.until_it_holds(9)
     await two.until_it_holds(8)
+    await one.until_it_holds(9)
+    assert one.leases.lead() is not None
     return one, two
 
 
