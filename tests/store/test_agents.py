@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from elizacloud.errors import Conflict, Error, Invalid, NotFound
-from elizacloud.model import AgentSpec, Failure, Generation, Run
+from elizacloud.model import Agent, AgentSpec, Failure, Generation, Run
 from elizacloud.states import State, Wanted
-from elizacloud.store import Store, agents, rows
+from elizacloud.store import Cipher, Store, agents, rows
 from tests.fakes.store import an_agent, created
 from tests.store.conftest import Clock, Open
 
@@ -367,8 +367,13 @@ async def test_many_are_read_while_their_reader_is_slow(store: Store, monkeypatc
     """PostgreSQL ends a transaction in which nothing is asked for a while; a busy event loop must not look like one."""
     ids = {(await created(store, an_agent(f"n{n}"))).id for n in range(20)}
     monkeypatch.setattr(agents, "_PORTION", 2)
-    slow = rows.agent_from_row
-    monkeypatch.setattr(rows, "agent_from_row", lambda row, cipher: (time.sleep(0.05), slow(row, cipher))[1])
+    made = rows.agent_from_row
+
+    def slow(row: Any, cipher: Cipher) -> Agent:
+        time.sleep(0.05)
+        return made(row, cipher)
+
+    monkeypatch.setattr(rows, "agent_from_row", slow)
     if not store._database.is_sqlite:
 
         @sa.event.listens_for(store._database._reader.sync_engine, "begin")
