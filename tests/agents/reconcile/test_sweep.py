@@ -190,3 +190,28 @@ async def test_keys_that_a_bad_hour_left_behind_go_however_many_they_are(world: 
             await world.headscale.create_preauth_key(tags=tags, lifetime_seconds=600)
         await world.passes(130)
     assert world.keys == [ready.generation.preauth_key_id]
+
+
+async def test_what_a_removal_leaves_is_found_long_before_the_next_full_sweep(world: World) -> None:
+    async with world.running():
+        ready = await world.ready()
+        await world.passes(65)
+        tags = next(node for node in world.nodes).tags
+        key = await world.headscale.create_preauth_key(tags=tags, lifetime_seconds=60)
+        await world.headscale.join(key.value)
+        world.lifecycle._parts.untidy.set()
+        await world.passes(30)
+        assert len(world.nodes) == 1
+        assert world.keys == [ready.generation.preauth_key_id], "the key of the node that went"
+
+
+async def test_a_removal_that_fails_each_time_does_not_make_sweeps_more_frequent(world: World) -> None:
+    await leave_behind(world)
+    async with world.running():
+        await world.passes(65)
+        await leave_behind(world, agent_id="yyyyyyyyyyyyyyyy")
+        world.headscale.fail("delete_node", times=10_000)
+        await world.passes(65)
+        swept = world.calls("list_preauth_keys")
+        await world.passes(600)
+        assert world.calls("list_preauth_keys") - swept <= 15

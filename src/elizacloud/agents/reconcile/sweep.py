@@ -16,7 +16,7 @@ import structlog
 
 from elizacloud.agents.parts import Parts
 from elizacloud.agents.pruning import prune
-from elizacloud.agents.reconcile.diff import Finding, Kind, diff, relay_nodes
+from elizacloud.agents.reconcile.diff import REMOVALS, Finding, Kind, diff, relay_nodes
 from elizacloud.agents.reconcile.guards import Seen, Verdict, judge, seen
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.agents.reconcile.repair import repair
@@ -60,14 +60,17 @@ class Sweeper:
 
     async def run(self) -> None:
         """Until cancelled: at once, then every SWEEP_SECONDS or so; soon again after a step failed, while something that was
-        found waits to be seen once more, and while a sweep cannot be made."""
-        untidy = self._parts.untidy
+        found waits to be seen once more, after a removal, which may leave something, and while a sweep cannot be made."""
+        untidy, before = self._parts.untidy, frozenset[Finding]()
         while True:
             await self._holds.leading()
             untidy.clear()
             try:
-                if (await self.sweep()).waiting:
+                verdict = await self.sweep()
+                removed = frozenset(finding for finding in verdict.repair if finding.kind in REMOVALS)
+                if verdict.waiting or removed - before:
                     untidy.set()
+                before = removed
                 await prune(self._parts.store, self._parts.settings)
             except Error as error:
                 log.warning("cannot sweep", reason=str(error))
