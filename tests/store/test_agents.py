@@ -1,6 +1,5 @@
 import asyncio
 import base64
-import time
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ from elizacloud.errors import Conflict, Error, Invalid, NotFound
 from elizacloud.model import Agent, AgentSpec, Failure, Generation, Run
 from elizacloud.states import State, Wanted
 from elizacloud.store import Cipher, Store, agents, rows
-from tests.fakes.store import an_agent, created
+from tests.fakes.store import CELL, HOST, an_agent, created
 from tests.store.conftest import Clock, Open
 
 SPEC = AgentSpec(
@@ -301,6 +300,28 @@ async def test_a_page_is_read_from_an_index_without_those_that_are_gone(
     assert all("USING INDEX sqlite_autoindex" in step for step in others)
 
 
+async def test_all_are_read_by_an_index_and_nothing_is_sorted(
+    open_store: Open, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "_PORTION", 1)
+    store = await open_store(sqlite_url)
+    await store.places.ensure_cell(CELL)
+    await store.places.ensure_host(HOST)
+    await created(store)
+    statements: list[tuple[str, tuple[Any, ...]]] = []
+    engine = store._database._reader.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2:4]))
+    assert len(await store.agents.records()) == 1
+    read = [each for each in statements if "FROM agents" in each[0]]
+    assert len(read) == 2
+    async with store._database.read() as connection:
+        for statement, parameters in read:
+            plan = (await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)).all()
+            steps = [str(row[-1]) for row in plan]
+            assert "USING INDEX ix_agents_listed" in steps[0]
+            assert not [step for step in steps if "TEMP B-TREE" in step]
+
+
 def _encoded(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode()
 
@@ -363,21 +384,19 @@ async def test_records_hold_the_current_generation_and_run(store: Store) -> None
     assert [generation.number for generation in await store.agents.generations(agent.id)] == [1, 2]
 
 
-async def test_many_are_read_while_their_reader_is_slow(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_are_read_in_portions_and_none_is_made_in_a_transaction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """PostgreSQL ends a transaction in which nothing is asked for a while; a busy event loop must not look like one."""
-    ids = {(await created(store, an_agent(f"n{n}"))).id for n in range(20)}
+    ids = {(await created(store, an_agent(f"n{n}"))).id for n in range(7)}
     monkeypatch.setattr(agents, "_PORTION", 2)
-    made = rows.agent_from_row
+    pool, made, open_ones = store._database._reader.pool, rows.agent_from_row, set[int]()
 
-    def slow(row: Any, cipher: Cipher) -> Agent:
-        time.sleep(0.05)
+    def watched(row: Any, cipher: Cipher) -> Agent:
+        open_ones.add(pool.checkedout())  # type: ignore[attr-defined]
         return made(row, cipher)
 
-    monkeypatch.setattr(rows, "agent_from_row", slow)
-    if not store._database.is_sqlite:
-
-        @sa.event.listens_for(store._database._reader.sync_engine, "begin")
-        def hurry(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '600ms'")
-
+    monkeypatch.setattr(rows, "agent_from_row", watched)
     assert {record.agent.id for record in await store.agents.records()} == ids
+    assert {agent.id for agent in await store.agents.list_all()} == ids
+    assert open_ones == {0}

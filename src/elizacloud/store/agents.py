@@ -254,16 +254,19 @@ class Agents:
         """Read in portions, so that ten thousand rows do not hold up the event loop; made into nouns between transactions,
         since PostgreSQL ends one in which nothing is asked for a while. What is there all the time is in it."""
         found: list[_Noun] = []
-        portion: Sequence[Any] = ()
-        while not found or len(portion) == _PORTION:
-            after = _AGENTS.c.id > (portion[-1][0] if portion else "")
+        # In the order of the index of those that are listed: by id each portion would be sorted out of all.
+        place = sa.tuple_(_AGENTS.c.created_at, _AGENTS.c.id)
+        portion = query = query.order_by(_AGENTS.c.created_at, _AGENTS.c.id).limit(_PORTION)
+        while True:
             async with self._database.read() as connection:
-                portion = (await connection.execute(query.where(after).order_by(_AGENTS.c.id).limit(_PORTION))).all()
-            if not portion:
-                break
-            found += [noun_from_row(row) for row in portion]
+                read = (await connection.execute(portion)).all()
+            found += [noun_from_row(row) for row in read]
+            if len(read) < _PORTION:
+                return found
+            last = _AGENT_PART.of(read[-1])
+            after = sa.tuple_(sa.literal(last["created_at"], tables.UtcTime), sa.literal(last["id"]))
+            portion = query.where(place > after)
             await asyncio.sleep(0)
-        return found
 
     def _record_from_row(self, row: Any) -> Record:
         run = _RUN_PART.of(row)
