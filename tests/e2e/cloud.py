@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class Cloud:
     python: Path = Path(sys.executable)
     directory: Path | None = None
     """Where to run it; here unless given."""
+    through: Sequence[str] = ()
+    """A program, with arguments, that becomes the cloud."""
     facts: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
     printed: str = ""
@@ -55,7 +57,7 @@ class Cloud:
         return (self.data_dir / "up.log").read_text()
 
     def command(self, *arguments: str) -> list[str]:
-        return [str(self.python), "-m", "elizacloud", *arguments]
+        return [*self.through, str(self.python), "-m", "elizacloud", *arguments]
 
     def popen(self) -> subprocess.Popen[str]:
         """Start it and do not wait."""

@@ -35,6 +35,9 @@ class Listen:
     """The address for the port. An agent of this family that is told of loopback alone takes no request that names its address
     on the tailnet."""
 
+    exactly: bool = False
+    """It listens where ELIZACLOUD_AGENT_LISTEN says, whatever else it is told, and leaves to us who may get there."""
+
     @property
     def serve_target(self) -> str:
         """How tailscaled is told to reach it."""
@@ -43,6 +46,9 @@ class Listen:
     def variables(self) -> Mapping[str, str]:
         if self.socket:
             return {"ELIZACLOUD_AGENT_LISTEN": f"unix:{self.socket}"}
+        if self.exactly:
+            # Told of loopback, it would take no request that names its address on the tailnet.
+            return {"ELIZACLOUD_AGENT_LISTEN": f"127.0.0.1:{self.port}"} | _branded("API_BIND", "0.0.0.0")
         return {"PORT": str(self.port)} | _branded("PORT", str(self.port)) | _branded("API_BIND", self.bind)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -191,7 +192,8 @@ async def begin_unit(
 
 
 def _listen(spec: InstanceSpec, volume: Volume) -> Listen:
-    if spec.agent.command is None:
+    built_in = spec.agent.command is None
+    if built_in and os.geteuid() == 0:  # for others tailscaled serves no unix socket (ipn/localapi/serve.go, v1.102.3)
         volume.agent_socket.unlink(missing_ok=True)
         return Listen(socket=volume.agent_socket)
     with socket.socket() as probe:
@@ -205,7 +207,7 @@ def _listen(spec: InstanceSpec, volume: Volume) -> Listen:
                 "leave `port` out, and the agent gets a free one in PORT",
                 code="port_in_use",
             ) from error
-        return Listen(port=probe.getsockname()[1])
+        return Listen(port=probe.getsockname()[1], exactly=built_in)
 
 
 def _exit_code(exit_: Exit) -> int:
