@@ -16,7 +16,7 @@ from pathlib import Path
 from aiodocker import Docker
 from pydantic import SecretStr
 from scripts.cloud import running_cloud
-from tests.docker_engine import AGENT_IMAGE, EMBEDDED_IMAGE, SIDECAR_IMAGE, DockerEngine
+from tests.docker_engine import AGENT_IMAGE, EMBEDDED_IMAGE, SIDECAR_IMAGE, DockerEngine, lift_filters
 
 from bench.docker.bare import Bare
 from elizacloud.client import Client
@@ -59,6 +59,7 @@ async def measure(engine: DockerEngine, plan: Plan) -> Measured:
     measured.sidecar_image_bytes = engine.get(f"/images/{SIDECAR_IMAGE}/json")["Size"]
     headscale_setting = os.environ.get("ELIZACLOUD_HEADSCALE_BIN", "auto").split(":")[0]
     directory = Path(tempfile.mkdtemp(prefix="ec-bench-", dir="/tmp"))
+    networks = engine.names("networks")
     try:
         with _settings(engine):
             async with running_cloud(directory, headscale=headscale_setting) as running:
@@ -80,7 +81,17 @@ async def measure(engine: DockerEngine, plan: Plan) -> Measured:
                         await headscale.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+        await _remove_networks(engine, but=networks)
     return measured
+
+
+async def _remove_networks(engine: DockerEngine, *, but: list[str]) -> None:
+    """An installation keeps its bridge, with its packet filters, for as long as it lives."""
+    async with Docker(engine.url) as docker:
+        for name in engine.names("networks"):
+            if name not in but:
+                lift_filters(engine.bridge_of(name))
+                await (await docker.networks.get(name)).delete()
 
 
 async def _create(client: Client, bare: Bare, plan: Plan, measured: Measured) -> None:
