@@ -15,13 +15,18 @@ class Loop:
         self.time = 0.0
         self.turns = Turns(self.soon.append, lambda: self.time)
         self.order: list[str] = []
+        self.sizes: list[int] = []
+        """Of what had to wait."""
 
-    def come(self, owner: str, count: int = 1, size: int = 0) -> None:
+    def come(self, owner: str, count: int = 1, size: int = 1) -> None:
         """So many events of an owner; what is taken, at once or in its turn, is in `order`."""
         for _ in range(count):
-            take = partial(self.order.append, owner)
-            if self.turns.now(owner, size, take):
-                take()
+            if self.turns.now(owner, size, partial(self._take, owner)):
+                self.order.append(owner)
+
+    def _take(self, owner: str, size: int) -> None:
+        self.order.append(owner)
+        self.sizes.append(size)
 
     def turn(self) -> str:
         """What one more turn takes, in order."""
@@ -72,12 +77,20 @@ def test_owners_take_turns_however_much_each_has(loop: Loop) -> None:
 
 
 def test_long_bodies_take_turns_with_requests(loop: Loop) -> None:
-    loop.come("a", size=256 << 10)
-    assert loop.order == ["a"]
-    loop.come("b", size=256 << 10)
+    loop.come("a", 2, size=256 << 10)
+    assert loop.order == ["a"] * 2
+    loop.come("b", 3, size=256 << 10)
     loop.come("c", size=256 << 10)
     loop.come("d")
-    assert list(loop.rest()) == ["b", "c", "d"]
+    assert list(loop.rest()) == ["b c", "d b", "b"]
+    assert loop.sizes == [64 << 10, 64 << 10, 1, 64 << 10, 64 << 10]
+
+
+def test_of_one_owner_alone_all_is_taken_at_once(loop: Loop) -> None:
+    loop.come("a", 4)
+    loop.time = 2.0
+    loop.turn()
+    assert loop.turns.now("a", 256 << 10, lambda size: None) == 256 << 10
 
 
 def test_one_owner_alone_is_looked_away_from_less_often(loop: Loop) -> None:

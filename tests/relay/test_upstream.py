@@ -15,16 +15,16 @@ class Took:
 
     def __init__(self) -> None:
         self.busy = False
-        self.waiting: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
+        self.waiting: asyncio.Queue[Callable[[int], None]] = asyncio.Queue()
         self.status = 0
         self.body = b""
         self.calls: list[str] = []
         self.over = asyncio.Event()
 
-    def now(self, size: int, take: Callable[[], None]) -> bool:
+    def now(self, size: int, take: Callable[[int], None]) -> int:
         if self.busy:
             self.waiting.put_nowait(take)
-        return not self.busy
+        return 0 if self.busy else size
 
     def informational(self, head: AnswerHead) -> None:
         self.calls.append(f"informational {head.status}")
@@ -194,8 +194,34 @@ async def test_what_comes_waits_for_the_takers_turn(pair: Pair) -> None:
     async with asyncio.timeout(5):
         take = await took.waiting.get()
     assert (took.status, took.calls) == (0, [])
-    take()
+    take(1000)
     assert (took.status, took.body, took.calls) == (200, b"ok", ["end"])
+
+
+async def test_so_much_is_taken_at_a_time_as_its_turn_allows(pair: Pair) -> None:
+    took = await begun(pair)
+    took.busy = True
+    pair[1].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nall of")
+    bodies = []
+    while not took.over.is_set():
+        async with asyncio.timeout(5):
+            take = await took.waiting.get()
+        take(20)
+        bodies.append(took.body)
+    assert bodies == [b"", b"al", b"all of"]
+
+
+async def test_what_follows_an_answer_in_another_turn_ends_the_connection(pair: Pair) -> None:
+    connection, upstream = pair
+    took = await begun(pair)
+    took.busy = True
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    upstream.sendall(answer + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    async with asyncio.timeout(5):
+        take = await took.waiting.get()
+    take(len(answer))
+    assert took.calls == ["end"]
+    assert connection.closed
 
 
 async def test_an_answer_that_waits_is_not_lost_with_its_connection(pair: Pair) -> None:
@@ -207,7 +233,7 @@ async def test_an_answer_that_waits_is_not_lost_with_its_connection(pair: Pair) 
     pair[1].close()
     assert await over(took) == "end"
     assert took.body == b"all of it"
-    take()  # its turn comes later, and finds nothing
+    take(1000)  # its turn comes later, and finds nothing
     assert took.calls == ["end"]
 
 
@@ -218,7 +244,7 @@ async def test_nothing_that_waits_is_taken_after_the_taker_let_go(pair: Pair) ->
     async with asyncio.timeout(5):
         take = await took.waiting.get()
     pair[0].abort()
-    take()
+    take(1000)
     assert (took.status, took.calls) == (0, [])
 
 
@@ -239,7 +265,7 @@ async def test_of_much_that_waits_no_more_is_read(pair: Pair) -> None:
         await asyncio.sleep(0)
     assert len(connection._came) == held
     took.busy = False
-    took.waiting.get_nowait()()
+    took.waiting.get_nowait()(held)
     assert await over(took) == "end"
     await sending
     assert len(took.body) == size

@@ -187,7 +187,7 @@ class Exchange:
 
     # From the upstream
 
-    def now(self, size: int, take: Callable[[], None]) -> bool:
+    def now(self, size: int, take: Callable[[int], None]) -> int:
         return self._surroundings.turns.now(self._request.owner_id or self._request.client, size, take)
 
     def informational(self, head: AnswerHead) -> None:

@@ -68,8 +68,8 @@ class _HealthAnswer:
         self._status = 0
         self._body = b""
 
-    def now(self, size: int, take: Callable[[], None]) -> bool:
-        return True
+    def now(self, size: int, take: Callable[[int], None]) -> int:
+        return size
 
     def answer(self, head: AnswerHead, framing: Framing, data: bytes) -> None:
         self._status = head.status

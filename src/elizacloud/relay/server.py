@@ -167,7 +167,7 @@ class ClientConnection(asyncio.Protocol):
             if size >= BULK_BYTES:
                 self._regulate()
 
-    def _have_turn(self) -> None:
+    def _have_turn(self, size: int) -> None:
         self._waits = False
         self._advance()
 

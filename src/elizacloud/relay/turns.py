@@ -18,6 +18,7 @@ _BYTES = 1 / (64 << 10)
 """Work is counted in requests: one is two events, a head that comes and its answer, or 64 KB that pass."""
 _SHARED, _ALONE = 2.0, 64.0
 """Work until the loop looks again. To look takes as long as a tenth of a request, which one owner alone need not pay."""
+_PIECE_BYTES, _ANY_BYTES = 64 << 10, 1 << 62
 _SHARED_SECONDS = 1.0
 """After others were seen."""
 
@@ -32,41 +33,47 @@ class Turns:
     ) -> None:
         self._call_soon = call_soon or asyncio.get_running_loop().call_soon
         self._clock = clock or asyncio.get_running_loop().time
+        self._most = _PIECE_BYTES
+        """Bytes that are taken at once."""
         self._left = _SHARED
         """Until the loop looks again; it has been asked to when nothing is left."""
         self._last_owner = ""
         self._shared_until = 0.0
-        self._lines: dict[str, deque[tuple[int, Callable[[], None]]]] = {}
+        self._lines: dict[str, deque[tuple[int, Callable[[int], None]]]] = {}
         """What waits, by owner, and how many bytes it has; the first owner is next."""
 
-    def now(self, owner: str, size: int, take: Callable[[], None]) -> bool:
-        """Whether so many bytes that came for this owner are to be taken now; else `take` is called in its turn."""
+    def now(self, owner: str, size: int, take: Callable[[int], None]) -> int:
+        """How many of so many bytes that came for this owner are to be taken now; with 0, `take` is told in its turn."""
         if owner != self._last_owner:
             self._last_owner = owner
             self._shared_until = self._clock() + _SHARED_SECONDS
             self._left = min(self._left, _SHARED)
+            self._most = _PIECE_BYTES
         left = self._left
         if left > 0:
+            size = min(size, self._most)
             self._left = left = left - _EVENT - size * _BYTES
             if left <= 0:
                 self._call_soon(self._looked)
-            return True
+            return size
         line = self._lines.get(owner)
         if line is None:
             line = self._lines[owner] = deque()
         line.append((size, take))
-        return False
+        return 0
 
     def _looked(self) -> None:
         """The loop has seen what came: the next ones, one of each owner."""
-        self._left = _SHARED if self._clock() < self._shared_until else _ALONE
+        shared = self._clock() < self._shared_until
+        self._left, self._most = (_SHARED, _PIECE_BYTES) if shared else (_ALONE, _ANY_BYTES)
         while self._lines and self._left > 0:
             owner, line = next(iter(self._lines.items()))
             del self._lines[owner]
             size, take = line.popleft()
             if line:
                 self._lines[owner] = line
+            size = min(size, self._most)
             self._left -= _EVENT + size * _BYTES
             if self._left <= 0:
                 self._call_soon(self._looked)
-            take()
+            take(size)

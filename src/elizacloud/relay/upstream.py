@@ -40,8 +40,8 @@ class Taker(Protocol):
     """Who gets the answer. Exactly one of `answer_end`, `upstream_lost` and `answer_late` is the last call, but for an
     upgraded connection, which ends with `upstream_lost`."""
 
-    def now(self, size: int, take: Callable[[], None]) -> bool:
-        """Whether so many bytes that came are to be taken now; else `take` is called when it is the taker's turn."""
+    def now(self, size: int, take: Callable[[int], None]) -> int:
+        """How many of so many bytes that came are to be taken now; with 0, `take` is told when it is the taker's turn."""
 
     def informational(self, head: AnswerHead) -> None: ...
 
@@ -179,24 +179,35 @@ class UpstreamConnection(asyncio.Protocol):
         if taker is None:
             self._transport.abort()  # an answer that nobody asked for, or one that nobody waits for
         elif self._came:
-            self._wait(self._came + data)
-        elif taker.now(len(data), self._take):
+            self._keep(self._came + data)
+        elif (now := taker.now(len(data), self._take)) == len(data):
             self._received(taker, data)
         else:
-            self._wait(data)
+            self._keep(data)
+            if now:
+                self._take(now)
 
-    def _wait(self, data: bytes) -> None:
+    def _keep(self, data: bytes) -> None:
+        """For its turn. Of much that waits no more is read."""
         waited, self._came = len(self._came), data
-        if waited < BULK_BYTES <= len(data) and not self._paused:
+        if self._paused or self._transport.is_closing():
+            return
+        if waited < BULK_BYTES <= len(data):
             self._transport.pause_reading()
-
-    def _take(self) -> None:
-        """What has come and waited; nothing of it is left afterwards."""
-        data, self._came = self._came, b""
-        if len(data) >= BULK_BYTES and not self._paused and not self._transport.is_closing():
+        elif len(data) < BULK_BYTES <= waited:
             self._transport.resume_reading()
-        if data and self._taker is not None:
-            self._received(self._taker, data)
+
+    def _take(self, size: int) -> None:
+        """So much of what waits, and more while there are turns."""
+        taker = self._taker
+        while taker is not None and self._came and size:
+            data = self._came
+            self._keep(data[size:])
+            self._received(taker, data[:size])
+            if self._came and self._taker is not taker:
+                self.kill("it sent more than its answer")
+                return
+            size = taker.now(len(self._came), self._take) if self._came else 0
 
     def _received(self, taker: Taker, data: bytes) -> None:
         if self._piping:
@@ -225,7 +236,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._deadline.stop()
-        self._take()
+        self._take(len(self._came))
         if error is not None and self._taker is not None and not self._piping:
             self._rescue()
         if self._taker is not None:
