@@ -195,7 +195,7 @@ def test_whatever_happens_the_cloud_becomes_what_its_owners_want() -> None:
 
 
 @pytest.mark.skipif(not MANY, reason="told by `make chaos`")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_the_stories_find_a_rule_that_was_taken_out(
     mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
@@ -203,14 +203,3 @@ def test_the_stories_find_a_rule_that_was_taken_out(
     mutant(monkeypatch)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Stories, settings=_stories(200, Phase.generate))
-
-
-@pytest.mark.skipif(not MANY, reason="told by `make chaos`")
-@pytest.mark.timeout(300)
-def test_what_fails_is_shrunk_to_a_story_that_one_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    mutants.no_two_sweeps(monkeypatch)
-    with pytest.raises(AssertionError) as failed:
-        run_state_machine_as_test(Stories, settings=_stories(200, Phase.generate, Phase.shrink))
-    told = [line for note in failed.value.__notes__ for line in note.splitlines() if "state." in line]
-    assert any("something_is_left_behind" in line for line in told), told
-    assert len(told) <= 6, told
