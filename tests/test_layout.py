@@ -26,4 +26,4 @@ def test_a_module_says_why_it_exists(module: Path) -> None:
 @pytest.mark.parametrize("test", TESTS, ids=lambda path: str(path.relative_to(ROOT / "tests")))
 def test_no_test_sleeps(test: Path) -> None:
     naps = re.findall(r"(?:time|asyncio)\.sleep\((?!0\))", test.read_text())
-    assert not naps or test == Path(__file__), "await the event instead"
+    assert not naps or test.name in (Path(__file__).name, "virtual_time.py"), "await the event instead"

@@ -28,6 +28,7 @@ from tests.fakes.headscale import JoinRefused
 from tests.fakes.inline_sqlite import use_inline_sqlite
 from tests.fakes.runtime import FakeRuntime
 from tests.fakes.store import open_memory_store
+from tests.virtual_time import pass_seconds
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ class Line:
         if self._cut.is_set():
             await asyncio.get_running_loop().create_future()
         if seconds := self._takes_seconds():
-            await asyncio.sleep(seconds)
+            await pass_seconds(seconds)
             if self._cut.is_set():
                 await asyncio.get_running_loop().create_future()
         self._called(name, positional)

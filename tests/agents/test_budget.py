@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from elizacloud.agents.budget import Budget
@@ -11,6 +9,7 @@ from elizacloud.errors import Conflict, TooMany
 from elizacloud.store import Store
 from tests.agents.world import ANN, World
 from tests.fakes.runtime import FakeRuntime
+from tests.virtual_time import pass_seconds
 
 pytestmark = pytest.mark.looptime
 
@@ -22,11 +21,11 @@ async def test_a_minutes_worth_at_once_and_then_as_time_passes() -> None:
         budget.spend(ANN)
     assert budget.wait_seconds(ANN) == 10
     assert budget.wait_seconds("bob") == 0
-    await asyncio.sleep(10)
+    await pass_seconds(10)
     assert budget.wait_seconds(ANN) == 0
     budget.spend(ANN)
     assert budget.wait_seconds(ANN) == 10
-    await asyncio.sleep(3600)
+    await pass_seconds(3600)
     budget.spend("bob")
     assert list(budget._used) == ["bob"], "who has all of it again is forgotten"
 

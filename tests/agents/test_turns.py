@@ -11,6 +11,7 @@ from elizacloud.agents import drive
 from elizacloud.agents.turns import Turns
 from elizacloud.upstreams import Probe, Upstream
 from tests.agents.world import World
+from tests.virtual_time import pass_seconds
 
 pytestmark = pytest.mark.looptime
 
@@ -43,7 +44,7 @@ class Place:
 
 
 async def settle() -> None:
-    await asyncio.sleep(0.001)
+    await pass_seconds(0.001)
 
 
 def turns() -> Turns:
@@ -122,7 +123,7 @@ async def test_agents_that_do_not_answer_hold_up_nobody_elses(world: World, monk
 
     async def slow(upstream: Upstream, *, within_seconds: float) -> Probe:
         if upstream.owner_id != "cid":
-            await asyncio.sleep(within_seconds)
+            await pass_seconds(within_seconds)
         return await probe(upstream, within_seconds=within_seconds)
 
     world.relays.probe = slow  # type: ignore[method-assign]
