@@ -63,8 +63,9 @@ class Containers:
         except ValueError:
             raise Invalid("cannot read headscaleIp: give one IPv4 or IPv6 address", code="invalid_address") from None
         generation = record.generation
+        # Also of a run whose start is not written down yet: a container may join before its runtime has said that it runs.
+        self._parts.lookout.reported(agent_id)
         if record.agent.state is State.STARTED:
-            self._parts.lookout.reported(agent_id)
             self._hints.hint(agent_id)
             if self._others is not None:
                 self._others.reported(agent_id)
