@@ -38,7 +38,7 @@ from elizacloud.store import Cipher, Store, new_secret_key
 LISTS, CHANGES, SWEEPS = 300, 50, 5
 PAGE = 100
 CALM_SECONDS, CALM_SHARE = 2.0, 0.2
-STEADY_SECONDS = 30.0
+STEADY_SECONDS = 15.0
 START_SECONDS = 180.0
 
 
