@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 
@@ -6,6 +7,7 @@ import pytest
 
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, Field
+from elizacloud.relay.reading import READ_BYTES
 from elizacloud.relay.turns import BULK_BYTES
 from elizacloud.relay.upstream import UpstreamConnection
 
@@ -269,3 +271,16 @@ async def test_of_much_that_waits_no_more_is_read(pair: Pair) -> None:
     assert await over(took) == "end"
     await sending
     assert len(took.body) == size
+
+
+async def test_no_read_is_longer_than_a_moment(pair: Pair) -> None:
+    took = await begun(pair)
+    took.busy = True
+    sending = asyncio.create_task(asyncio.to_thread(pair[1].sendall, bytes(4 * READ_BYTES)))
+    async with asyncio.timeout(5):
+        take = await took.waiting.get()
+    assert len(pair[0]._came) <= READ_BYTES
+    pair[0].abort()
+    take(1)
+    with contextlib.suppress(OSError):
+        await sending

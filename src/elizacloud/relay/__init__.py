@@ -16,7 +16,7 @@ One request, in the order of the modules:
     headers/        which header lines pass, in both directions, and in which words: pure
     reach.py        which upstream an agent has now, checked against the netmap
     dialling/       connections to it: made, begun again, shared, kept
-    upstream.py     one connection to an agent or to the API
+    upstream.py     one connection to an agent or to the API; reading.py: how much of it is read at once
     answers.py      what the relay itself answers
     access_log.py   one line a request, when it is over
 

@@ -14,11 +14,12 @@ from collections.abc import Callable
 BULK_BYTES = 32 << 10
 """Of so many bytes that wait the source is not read on meanwhile."""
 _EVENT = 0.5
-_BYTES = 1 / (64 << 10)
-"""Work is counted in requests: one is two events, a head that comes and its answer, or 64 KB that pass."""
+_BYTES = 1 / (20 << 10)
+"""Work is counted in requests: one is two events, a head that comes and its answer, or 20 KB that pass."""
 _SHARED, _ALONE = 2.0, 64.0
 """Work until the loop looks again. To look takes as long as a tenth of a request, which one owner alone need not pay."""
-_PIECE_BYTES, _ANY_BYTES = 64 << 10, 1 << 62
+_PIECE_BYTES, _ANY_BYTES = 32 << 10, 1 << 62
+"""Of what has come for an owner, taken at once."""
 _SHARED_SECONDS = 1.0
 """After others were seen."""
 

@@ -25,6 +25,7 @@ from elizacloud.relay.http1.head import (
     read_answer_head,
     value_of,
 )
+from elizacloud.relay.reading import BoundedReads
 from elizacloud.relay.turns import BULK_BYTES
 
 _KEEP_ALIVE_HINT = re.compile(rb"timeout=([0-9]{1,5})")
@@ -65,7 +66,7 @@ class Taker(Protocol):
     def upstream_writable(self, writable: bool) -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(BoundedReads):
     """Made by a dialer (dial.py) when the bytes of the transport are the upstream's."""
 
     __slots__ = (

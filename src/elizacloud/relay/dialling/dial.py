@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from elizacloud.errors import Refused, TailnetUnavailable, Unavailable
+from elizacloud.relay.reading import BoundedReads
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.tailnet.dialer import DialAnswer, Outcome, dial_request, parse_dial_answer
 from elizacloud.tailnet.tunnel import Tunnel
@@ -123,7 +124,7 @@ class UnixDialer:
         return connection
 
 
-class _Dialling(asyncio.Protocol):
+class _Dialling(BoundedReads):
     """The dial itself: reads tailscaled's answer and, in the same step, hands the transport to the connection."""
 
     def __init__(self) -> None:
