@@ -29,7 +29,7 @@ from tests.fakes.relays import FakeRelays
 from tests.fakes.runtime import FakeRuntime
 from tests.fakes.store import CELL, HOST
 
-LEASE_SECONDS = 1.0
+LEASE_SECONDS = 2.0
 BEAT_SECONDS = 0.1
 WITHIN = 30.0
 
