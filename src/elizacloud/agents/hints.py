@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from elizacloud.agents.budget import Budget
+from elizacloud.agents.budget import MINUTE_SECONDS, Budget
 
 HINTS_PER_MINUTE = 30
 """A join gives two or three, all at once."""
@@ -17,7 +17,7 @@ HINTS_PER_MINUTE = 30
 class Hints:
     def __init__(self, wake: Callable[[str], None]) -> None:
         self._wake = wake
-        self._budget = Budget(HINTS_PER_MINUTE)
+        self._budget = Budget(HINTS_PER_MINUTE, within_seconds=MINUTE_SECONDS)
         self._held: set[str] = set()
 
     def hint(self, agent_id: str) -> None:

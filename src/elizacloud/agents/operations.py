@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from elizacloud.agents.budget import Budget
+from elizacloud.agents.budget import HOUR_SECONDS, MINUTE_SECONDS, Budget
 from elizacloud.agents.drive import Driver
 from elizacloud.agents.environment import environment_of
 from elizacloud.agents.idle.policy import check_policy
-from elizacloud.agents.idle.waking import OnlyPolled, WakeBudget
+from elizacloud.agents.idle.waking import OnlyPolled
 from elizacloud.agents.parts import Parts
 from elizacloud.agents.quota import check_quota
 from elizacloud.agents.sharing.elsewhere import HANDOVER_SECONDS, Elsewhere
@@ -63,8 +63,8 @@ class Operations:
         self._driver = driver
         self._elsewhere = elsewhere
         self._creating = asyncio.Lock()
-        self._creates = Budget(parts.settings.creates_per_minute)
-        self._wakes = WakeBudget(parts.settings.owner_wakes_per_hour)
+        self._creates = Budget(parts.settings.creates_per_minute, within_seconds=MINUTE_SECONDS)
+        self._wakes = Budget(parts.settings.owner_wakes_per_hour, within_seconds=HOUR_SECONDS)
 
     async def create(
         self, owner_id: str, name: str, spec: AgentSpec, *, external: bool = False, agent_id: str | None = None
@@ -190,7 +190,7 @@ class Operations:
         def woken(agent: Agent) -> Agent:
             return replace(agent, wanted=Wanted.RUNNING, failure=None) if agent.wanted in WAKEABLE else agent
 
-        self._wakes.check(agent.owner_id)
+        self._check_wakes(agent.owner_id)
         await self._check_room(agent.owner_id)
         self._wakes.spend(agent.owner_id)
         self._parts.uses.note(agent_id)
@@ -289,6 +289,16 @@ class Operations:
         """One that we drive ourselves, if any: its hints need not go far."""
         ids = (new_agent_id() for _ in range(_IDS_TRIED))
         return next((agent_id for agent_id in ids if self._driver.drives(agent_id)), new_agent_id())
+
+    def _check_wakes(self, owner_id: str) -> None:
+        wait_seconds = self._wakes.wait_seconds(owner_id)
+        if wait_seconds:
+            raise TooMany(
+                f"cannot wake the agent: its owner's may be woken {self._parts.settings.owner_wakes_per_hour} times an hour; "
+                "try later",
+                code="too_many_wakes",
+                retry_after_seconds=wait_seconds,
+            )
 
     def _check_budget(self, owner_id: str) -> None:
         """Each create costs Headscale a key, and a key costs it a bcrypt."""

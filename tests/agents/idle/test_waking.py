@@ -6,38 +6,11 @@ import asyncio
 
 import pytest
 
-from elizacloud.agents.idle.waking import OnlyPolled, WakeBudget, Waking
+from elizacloud.agents.idle.waking import OnlyPolled, Waking
 from elizacloud.agents.quota import check_counts
 from elizacloud.errors import StoreUnavailable, TooMany
 from elizacloud.states import Wanted
 from tests.fakes.relays import FakeRelays
-
-
-@pytest.mark.looptime
-async def test_a_budget_comes_back_with_time_and_is_each_owners_own() -> None:
-    budget = WakeBudget(60)
-    for _ in range(60):
-        budget.check("ann")
-        budget.spend("ann")
-    with pytest.raises(TooMany, match="60 times an hour") as caught:
-        budget.check("ann")
-    assert caught.value.retry_after_seconds == pytest.approx(60, abs=1)
-    budget.check("bob")
-    await asyncio.sleep(0)
-    loop = asyncio.get_running_loop()
-    later = loop.create_future()
-    loop.call_later(61, later.set_result, None)
-    await later
-    budget.check("ann")
-    budget.spend("ann")
-    with pytest.raises(TooMany):
-        budget.check("ann")
-
-
-def test_no_budget_is_no_limit() -> None:
-    budget = WakeBudget(None)
-    budget.spend("ann")
-    budget.check("ann")
 
 
 async def test_a_refusal_is_told_to_the_relays_and_trouble_is_not() -> None:

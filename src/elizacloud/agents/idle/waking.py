@@ -15,7 +15,6 @@ from elizacloud.upstreams import Relays, WakeRefusal
 
 log = structlog.get_logger()
 
-HOUR_SECONDS = 3600.0
 _REFUSED_SECONDS = 60.0
 
 
@@ -29,39 +28,6 @@ class OnlyPolled(Unavailable):
             "cannot reach the agent: it is asleep, and polls of its health path do not wake it; any other request does",
             retry_after_seconds=_REFUSED_SECONDS,
         )
-
-
-class WakeBudget:
-    """An hour's worth at once, and then as many as come back with time. Each control plane counts for itself."""
-
-    def __init__(self, per_hour: int | None) -> None:
-        self._per_hour = per_hour
-        self._used: dict[str, tuple[float, float]] = {}
-        """By owner: how much was used, at a time of the loop."""
-
-    def check(self, owner_id: str) -> None:
-        """Raise TooMany `too_many_wakes` when the owner has used it up."""
-        if self._per_hour is None:
-            return
-        over = self._now_used(owner_id) + 1 - self._per_hour
-        if over > 0:
-            raise TooMany(
-                f"cannot wake the agent: its owner's may be woken {self._per_hour} times an hour; try later",
-                code="too_many_wakes",
-                retry_after_seconds=over * HOUR_SECONDS / self._per_hour,
-            )
-
-    def spend(self, owner_id: str) -> None:
-        if self._per_hour is None:
-            return
-        self._used[owner_id] = (self._now_used(owner_id) + 1, _now())
-        for other in [other for other in self._used if not self._now_used(other)]:
-            del self._used[other]
-
-    def _now_used(self, owner_id: str) -> float:
-        assert self._per_hour is not None
-        used, at = self._used.get(owner_id, (0.0, 0.0))
-        return max(0.0, used - (_now() - at) * self._per_hour / HOUR_SECONDS)
 
 
 class Waking:
@@ -98,7 +64,3 @@ class Waking:
         except Error as error:
             # The relay says that it is starting when its patience is over; the next request asks again.
             log.warning("cannot wake the agent", agent=agent_id, reason=str(error))
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
