@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 
 READ_BYTES = 64 << 10
 
@@ -21,5 +22,5 @@ class BoundedReads(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.data_received(bytes(_buffer[:nbytes]))
 
-    def data_received(self, data: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def data_received(self, data: bytes) -> None: ...
