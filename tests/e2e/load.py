@@ -54,7 +54,8 @@ class Wire:
         return int(head.split(" ")[1]), body, "connection: close" not in head
 
     def close(self) -> None:
-        self.writer.close()
+        # Not `close`: over TLS that would wait for the other side, and the test's loop may end before.
+        self.writer.transport.abort()
 
 
 @dataclass
@@ -85,6 +86,7 @@ class Load:
                 tasks.create_task(self._upload(), name=f"upload {number}")
             yield self
             self._over = True
+        await asyncio.sleep(0)  # what was aborted is let go of in the next turn of the loop
 
     async def _keep(self, *, pause_seconds: float) -> None:
         wire = None
