@@ -8,7 +8,7 @@ One request, in the order of the modules:
     edge.py         what is known of a request at once, and what every answer carries, whose ever it is
     front.py        which agent, or the API: pure
     callers/        who asks, and may they: credentials, sessions, tickets, origins
-    limits.py       and is there room for one more; throttle.py: how fast its bytes may pass
+    limits.py       and is there room for one more; counts.py: of what is open; throttle.py: how fast its bytes may pass
     intake.py       a request's body, held to its cap and to a least rate
     destination.py  an agent or the API, alike to an exchange
     exchange.py     one request and its answer

@@ -13,6 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -109,25 +110,22 @@ class Acceptor:
         self._pause = None
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    async def _arrive(self, connection: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(self._protocol, connection)
-        except OSError:
-            connection.close()
-
     async def _shake_hands(self, handshakes: Handshakes, connection: socket.socket, peer: Peer) -> None:
         try:
-            await self._loop.connect_accepted_socket(
-                self._protocol,
+            await self._arrive(
                 connection,
                 ssl=handshakes.context,
                 ssl_handshake_timeout=handshakes.within_seconds,
                 ssl_shutdown_timeout=_HANDSHAKE_END_SECONDS,
             )
-        except OSError:  # also a failed handshake (ssl.SSLError), or a late one (ConnectionAbortedError)
-            connection.close()
         finally:
             handshakes.ended(peer)
+
+    async def _arrive(self, connection: socket.socket, **tls: Any) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._protocol, connection, **tls)
+        except OSError:  # also a failed handshake (ssl.SSLError), or a late one (ConnectionAbortedError)
+            connection.close()
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._arrivals.discard(task)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from elizacloud.errors import TooMany
+from elizacloud.relay.counts import Counts
 from elizacloud.relay.edge import Request
 from elizacloud.relay.headers.forwarded import Peer
 
@@ -39,29 +40,18 @@ class LimitSettings:
     dials_per_agent: int = 32
 
 
-class _Level:
-    """Things that are open now, by who they are counted for."""
+class _Level(Counts):
+    """Of which each may have so many."""
 
-    __slots__ = ("most", "name", "open")
+    __slots__ = ("most", "name")
 
     def __init__(self, name: str, most: int) -> None:
+        super().__init__()
         self.name = name
         self.most = most
-        self.open: dict[str, int] = {}
 
     def full(self, key: str) -> bool:
-        return self.open.get(key, 0) >= self.most
-
-    def enter(self, key: str) -> int:
-        now = self.open[key] = self.open.get(key, 0) + 1
-        return now
-
-    def leave(self, key: str) -> None:
-        left = self.open[key] - 1
-        if left:
-            self.open[key] = left
-        else:
-            del self.open[key]
+        return self.get(key, 0) >= self.most
 
 
 class Limits:
@@ -94,7 +84,7 @@ class Limits:
         if self._rated:
             self._take(request)
         agent, owner = self._streams if stream else self._requests
-        if agent.open.get(request.agent_id, 0) >= agent.most or owner.open.get(request.owner_id, 0) >= owner.most:
+        if agent.get(request.agent_id, 0) >= agent.most or owner.get(request.owner_id, 0) >= owner.most:
             self._check_room(request, stream)
 
     def check_stream(self, request: Request) -> None:

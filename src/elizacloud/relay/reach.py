@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from elizacloud.errors import Error, NotFound, TailnetUnavailable, TooMany, Unavailable
+from elizacloud.relay.counts import Counts
 from elizacloud.relay.dialling.dial import AgentDialer
 from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.dialling.shared_dials import SharedDials
@@ -94,7 +94,7 @@ class Reach:
         self.uses = Uses(asyncio.get_running_loop().time)
         self.wakes = Wakes(waker, asyncio.get_running_loop().time)
         self._drains = 0
-        self._held: Counter[str] = Counter()
+        self._held = Counts()
         self._news: asyncio.Event | None = None
 
     # Which upstream
@@ -146,7 +146,7 @@ class Reach:
         Raises NotFound when the agent is gone, Unavailable `agent_starting`, Unroutable, and when it is not woken TooMany,
         or, for a poll, Unavailable `agent_asleep`.
         """
-        self._held[agent_id] += 1
+        self._held.enter(agent_id)
         if self._drains:
             self._tell_news()
         try:
@@ -158,9 +158,7 @@ class Reach:
         except TimeoutError:
             raise self._why_not(agent_id) from None
         finally:
-            self._held[agent_id] -= 1
-            if not self._held[agent_id]:
-                del self._held[agent_id]
+            if not self._held.leave(agent_id):
                 self.wakes.forget(agent_id)
 
     def _check_coming_up(self, agent_id: str, poll_gap_seconds: float | None) -> None:

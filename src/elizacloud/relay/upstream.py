@@ -79,6 +79,7 @@ class UpstreamConnection(BoundedReads):
         "_method",
         "_paused",
         "_piping",
+        "_stopped",
         "_taker",
         "_transport",
         "_upgrade",
@@ -104,6 +105,7 @@ class UpstreamConnection(BoundedReads):
         self._informational = 0
         self._piping = False
         self._paused = False
+        self._stopped = False
         self.answered = False
         """Some byte of an answer to the present request has come, be it an informational one."""
         self.keep_alive = False
@@ -143,14 +145,22 @@ class UpstreamConnection(BoundedReads):
 
     def pause_reading(self) -> None:
         """Until `resume_reading`: nobody takes more for now."""
-        if not self._paused and len(self._came) < BULK_BYTES and not self._transport.is_closing():
-            self._transport.pause_reading()
         self._paused = True
+        self._regulate()
 
     def resume_reading(self) -> None:
-        if self._paused and len(self._came) < BULK_BYTES and not self._transport.is_closing():
-            self._transport.resume_reading()
         self._paused = False
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Read on only while somebody takes it, and while not much waits."""
+        stop = self._paused or len(self._came) >= BULK_BYTES
+        if stop is not self._stopped and not self._transport.is_closing():
+            self._stopped = stop
+            if stop:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def close(self) -> None:
         """Let go of it after what was written has left; the taker hears no more."""
@@ -180,31 +190,22 @@ class UpstreamConnection(BoundedReads):
         if taker is None:
             self._transport.abort()  # an answer that nobody asked for, or one that nobody waits for
         elif self._came:
-            self._keep(self._came + data)
+            self._came += data
+            self._regulate()
         elif (now := taker.now(len(data), self._take)) == len(data):
             self._received(taker, data)
         else:
-            self._keep(data)
-            if now:
-                self._take(now)
-
-    def _keep(self, data: bytes) -> None:
-        """For its turn. Of much that waits no more is read."""
-        waited, self._came = len(self._came), data
-        if self._paused or self._transport.is_closing():
-            return
-        if waited < BULK_BYTES <= len(data):
-            self._transport.pause_reading()
-        elif len(data) < BULK_BYTES <= waited:
-            self._transport.resume_reading()
+            self._came = data
+            self._regulate()
+            self._take(now)
 
     def _take(self, size: int) -> None:
         """So much of what waits, and more while there are turns."""
         taker = self._taker
         while taker is not None and self._came and size:
-            data = self._came
-            self._keep(data[size:])
-            self._received(taker, data[:size])
+            data, self._came = self._came[:size], self._came[size:]
+            self._regulate()
+            self._received(taker, data)
             if self._came and self._taker is not taker:
                 self.kill("it sent more than its answer")
                 return

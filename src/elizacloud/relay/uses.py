@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from elizacloud.relay.counts import Counts
 from elizacloud.relay.matters import answers_for, event_matters, message_matters
 from elizacloud.upstreams import UpstreamTable
 
@@ -18,10 +19,10 @@ POLLS_KEPT_SECONDS = 3600.0
 class Uses:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._in_flight: dict[str, int] = {}
-        self._polls: dict[str, int] = {}
+        self._in_flight = Counts()
+        self._polls = Counts()
         """Of those in flight: how many are polls."""
-        self._streams: dict[str, int] = {}
+        self._streams = Counts()
         """Likewise: how many are open streams that may wait while the agent is paused."""
         self._polled_at: dict[str, float] = {}
         self.used: set[str] = set()
@@ -30,29 +31,29 @@ class Uses:
         """Called when less is in flight, while somebody waits for that."""
 
     def began(self, agent_id: str) -> None:
-        self._in_flight[agent_id] = self._in_flight.get(agent_id, 0) + 1
+        self._in_flight.enter(agent_id)
 
     def ended(self, agent_id: str) -> None:
-        _less(self._in_flight, agent_id)
+        self._in_flight.leave(agent_id)
         if self.watched is not None:
             self.watched()
 
     def poll_began(self, agent_id: str) -> float | None:
         """How long after the one before, if there was one."""
-        self._polls[agent_id] = self._polls.get(agent_id, 0) + 1
+        self._polls.enter(agent_id)
         now, before = self._now(), self._polled_at.get(agent_id)
         self._polled_at[agent_id] = now
         return None if before is None else now - before
 
     def poll_ended(self, agent_id: str) -> None:
-        _less(self._polls, agent_id)
+        self._polls.leave(agent_id)
 
     def stream_opened(self, agent_id: str) -> None:
         self.used.add(agent_id)
-        self._streams[agent_id] = self._streams.get(agent_id, 0) + 1
+        self._streams.enter(agent_id)
 
     def stream_ended(self, agent_id: str) -> None:
-        _less(self._streams, agent_id)
+        self._streams.leave(agent_id)
 
     def idle(self, agent_id: str) -> bool:
         """Nothing is in flight but streams on which nothing that matters passed of late."""
@@ -106,11 +107,3 @@ class OpenStream:
         used.add(self._agent_id)
         self._wake(self._agent_id)
         return None
-
-
-def _less(counts: dict[str, int], key: str) -> None:
-    left = counts[key] - 1
-    if left:
-        counts[key] = left
-    else:
-        del counts[key]
