@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 MINUTE_SECONDS, HOUR_SECONDS = 60.0, 3600.0
+_ROUNDING = 1e-9
+"""Else whoever waits for as long as it was told would be told to wait for a moment that no clock can tell."""
 
 
 class Budget:
@@ -19,7 +21,7 @@ class Budget:
     def wait_seconds(self, id_: str) -> float:
         """How long until there is something left to spend; 0 when there is."""
         over = self._now_used(id_) + 1 - self._most
-        return over * self._within_seconds / self._most if self._most and over > 0 else 0.0
+        return over * self._within_seconds / self._most if self._most and over > _ROUNDING else 0.0
 
     def spend(self, id_: str) -> None:
         if not self._most:

@@ -37,6 +37,7 @@ ACTS_WITH_FIRST = 64
 LOOKS_AT_ONCE = 256
 LOOKS_AT_ONCE_OF_OWNER = 128
 LOOKS_WITH_FIRST = 512
+_LEAST_SECONDS = 0.001
 LOOK_SECONDS = 20.0
 """The longest that one look may take; the step itself may be due for as long as the table of states says."""
 OUTAGE_SECONDS = 15.0
@@ -83,6 +84,8 @@ class Driver:
     def wake_in(self, agent_id: str, seconds: float) -> None:
         """Look at the agent in so many seconds, instead of at an earlier set time."""
         self._forget_timer(agent_id)
+        # Never so soon that a clock's rounding makes it the same moment, and the same answer, again.
+        seconds = max(seconds, _LEAST_SECONDS)
         self._timers[agent_id] = asyncio.get_running_loop().call_later(seconds, self.wake, agent_id)
 
     @asynccontextmanager

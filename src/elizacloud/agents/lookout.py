@@ -17,7 +17,6 @@ from elizacloud.upstreams import PeerSeen
 
 _AGENT_TAG = "tag:a-"
 _GAP_SECONDS = 0.5
-_LEAST_SECONDS = 0.001
 _FIRST_POLL_SECONDS = 2.0
 """How long to wait for a hint before the first look without one."""
 
@@ -66,8 +65,7 @@ class Lookout:
     def next_look_seconds(self, agent_id: str) -> float:
         """When to look again if no hint comes."""
         until_first = self._of(agent_id).since + self._first_poll_seconds - _now()
-        # Never so soon that a clock's rounding makes it the same moment again.
-        return max(until_first, _LEAST_SECONDS) if until_first > 0 else self._poll_seconds
+        return until_first if until_first > 0 else self._poll_seconds
 
     async def find(self, generation: Generation) -> Node | None:
         """The node that joined with this generation's key and carries its agent's tag, or None while there is none.

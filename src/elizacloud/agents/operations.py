@@ -228,7 +228,7 @@ class Operations:
         return await self._parts.store.owners.idle_policy(owner_id)
 
     async def set_idle_policy(self, owner_id: str, policy: Mapping[str, Any]) -> None:
-        """Raises Invalid. Seen at once for agents that this control plane drives, by others within an hour."""
+        """Raises Invalid. Seen at once for agents that this control plane drives, by others when they next look at theirs."""
         check_policy(policy)
         await self._parts.store.owners.set_idle_policy(owner_id, policy)
         after: str | None = None
