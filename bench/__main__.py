@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from bench.agents import Measured, measure
+from bench.report import facts, markdown, show
 
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 10
@@ -40,19 +35,11 @@ def _spread(seconds: Sequence[float]) -> str:
 
 def main() -> int:
     measured = asyncio.run(measure(ROUNDS))
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    facts = f"{datetime.now(UTC):%Y-%m-%d}, {machine}"
-    table = Table(title=f"agents: {measured.server}, {ROUNDS} rounds ({facts})", title_justify="left")
     head = ("what", "seconds: median (min - max)", "ratio", "target")
-    for column in head:
-        table.add_column(column)
-    for row in rows(measured):
-        table.add_row(*row)
-    Console().print(table)
+    show(f"agents: {measured.server}, {ROUNDS} rounds ({facts()})", head, rows(measured))
     RESULTS.mkdir(exist_ok=True)
-    lines = ["| " + " | ".join(head) + " |", "| --- | --- | --- | --- |"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(measured)]
-    text = f"# Agents on {measured.server}\n\n{facts}, {ROUNDS} rounds, interleaved.\n\n" + "\n".join(lines) + "\n"
+    table = markdown(head, rows(measured))
+    text = f"# Agents on {measured.server}\n\n{facts()}, {ROUNDS} rounds, interleaved.\n\n{table}"
     (RESULTS / f"agents-{measured.kind}.md").write_text(text)
     return 0
 

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 from scripts.cloud import running_cloud
 
+from bench.report import facts, markdown, show
 from elizacloud.client import Client
 from elizacloud.states import State
 
@@ -146,20 +143,11 @@ def main() -> int:
         print(f"cannot run {count} agents: {free / 1e9:.1f} GB of memory are free", file=sys.stderr)
         return 1
     name, kind, rows = asyncio.run(measure(count))
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    machine = f"{os.cpu_count()} cores, load {load:.1f} before, {system}"
-    title = f"{count} agents on {name} ({datetime.now(UTC):%Y-%m-%d}, {machine})"
-    table = Table(title=title, title_justify="left")
+    title = f"{count} agents on {name} ({facts(load_before=load)})"
     head = ("what", "measured", "target")
-    for column in head:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    show(title, head, rows)
     if not sys.argv[1:]:
-        lines = [f"# {title}", "", "| " + " | ".join(head) + " |", "| --- | --- | --- |"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
-        (RESULTS / f"nodes-{kind}.md").write_text("\n".join(lines) + "\n")
+        (RESULTS / f"nodes-{kind}.md").write_text(f"# {title}\n\n{markdown(head, rows)}")
     return 0
 
 

@@ -12,25 +12,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
 import uvloop
 from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
 
 from bench.relay.load import ROOT
 from bench.relay.programs import Programs, choose_cores, free_port
 from bench.relay_agents import BODY_BYTES, EVENTS_PER_SECOND, TENANTS, Tenant, raise_file_limit
+from bench.report import facts, markdown, show
 from elizacloud.app.data_dir import open_data_dir
 from elizacloud.auth.tokens import token_sha256
 from elizacloud.cipher import Cipher
@@ -314,16 +311,10 @@ def main() -> int:
     options = parser.parse_args()
     sockets = min(options.sockets, (raise_file_limit() - _SPARE_FILES) // 2)  # the worker has two files for each
     rows = uvloop.run(measure(sockets, options.streams, pinned=not options.unpinned))
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    facts = f"{datetime.now(UTC):%Y-%m-%d}, {machine}"
     head = ("what", "measured", "target")
-    table = Table(*head, title=f"one relay worker ({facts})", title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-    lines = ["| " + " | ".join(row) + " |" for row in (head, ("---",) * 3, *rows)]
+    show(f"one relay worker ({facts()})", head, rows)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(f"# Many connections to one relay worker\n\n{facts}\n\n" + "\n".join(lines) + "\n")
+    RESULTS.write_text(f"# Many connections to one relay worker\n\n{facts()}\n\n{markdown(head, rows)}")
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import shutil
 import statistics
 import sys
@@ -16,12 +15,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import SecretStr
 from scripts.cloud import running_cloud
 
+from bench.report import facts, markdown
 from elizacloud.client import Client
 from elizacloud.states import State
 
@@ -90,16 +89,8 @@ async def on_processes(rounds: int) -> tuple[Wakes, str]:
 def main() -> int:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     wakes, server = asyncio.run(on_processes(rounds))
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    lines = [
-        f"# Waking agents, process runtime, {server}",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}, {rounds} rounds each.",
-        "",
-    ]
-    lines += ["| what | request to answer | target |", "| --- | --- | --- |"]
-    lines += [f"| {' | '.join(row)} |" for row in wakes.rows()]
-    text = "\n".join(lines) + "\n"
+    table = markdown(("what", "request to answer", "target"), wakes.rows())
+    text = f"# Waking agents, process runtime, {server}\n\n{facts()}, {rounds} rounds each.\n\n{table}"
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "wake.md").write_text(text)

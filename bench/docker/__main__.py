@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import platform
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from tests.docker_engine import NoEngine, an_engine
 
 from bench.docker.measure import Measured, Plan, measure
+from bench.report import facts, markdown, show
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.settings import load_settings
 
@@ -74,21 +72,14 @@ def main() -> int:
     except NoEngine as reason:
         console.print(f"cannot measure: {reason}")
         return 1
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-    facts = f"{datetime.now(UTC):%Y-%m-%d}, {machine}, load {load:.1f} before, {measured.engine}, {measured.server}"
-    table = Table(title=f"agents in containers ({facts})", title_justify="left")
-    for column in HEAD:
-        table.add_column(column)
-    for row in rows(measured):
-        table.add_row(*row)
-    console.print(table)
+    rests_on = f"{facts(load_before=load)}, {measured.engine}, {measured.server}"
+    show(f"agents in containers ({rests_on})", HEAD, rows(measured), console)
     if plan != Plan():
         console.print("not saved: only a whole run is")
         return 0
     RESULTS.mkdir(exist_ok=True)
-    lines = ["| " + " | ".join(HEAD) + " |", "| --- | --- | --- | --- |"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(measured)]
-    text = f"# Agents in containers\n\n{facts}; ours and the bare script by turns.\n\n" + "\n".join(lines) + "\n"
+    table = markdown(HEAD, rows(measured))
+    text = f"# Agents in containers\n\n{rests_on}; ours and the bare script by turns.\n\n{table}"
     (RESULTS / "agents-docker.md").write_text(text)
     return 0
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from bench.report import facts, markdown, show
 from bench.scale.one import Found, p99
 from elizacloud.store import sqlite_url
 
@@ -87,13 +83,8 @@ def _ms(seconds: float) -> str:
 
 
 def main() -> int:
-    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before, {system}"
-    lines = [
-        "# Agents in one control plane",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}. Runtime and Headscale are fakes.",
-    ]
+    rests_on = facts(load_before=os.getloadavg()[0])
+    lines = ["# Agents in one control plane", "", f"{rests_on}. Runtime and Headscale are fakes."]
     sizes = [int(size) for size in sys.argv[1:]] or list(SIZES)
     for kind in ("SQLite", "PostgreSQL"):
         found: list[Found] = []
@@ -104,14 +95,8 @@ def main() -> int:
         if not found:
             continue
         head = ("what", *(f"{size:,}" for size in sizes), "target")
-        table = Table(title=f"{kind} ({machine})", title_justify="left")
-        for column in head:
-            table.add_column(column)
-        for line in rows(found):
-            table.add_row(*line)
-        Console().print(table)
-        lines += ["", f"## {kind}", "", "| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-        lines += ["| " + " | ".join(line) + " |" for line in rows(found)]
+        show(f"{kind} ({rests_on})", head, rows(found))
+        lines += ["", f"## {kind}", "", markdown(head, rows(found)).rstrip("\n")]
     if not sys.argv[1:]:
         RESULTS.write_text("\n".join(lines) + "\n")
     return 0

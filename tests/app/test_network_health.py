@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from elizacloud.app.network_health import NetworkHealth, families
 from elizacloud.tailnet import LocalApi
 from elizacloud.tailnet.peers import Path as Way
-from elizacloud.tailnet.peers import Peer
+from elizacloud.tailnet.peers import PeerPath
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -23,8 +23,8 @@ def text_of(collector: Collector) -> str:
 
 
 def test_ways_and_handshakes() -> None:
-    def seen(way: Way, seconds_ago: float | None) -> Peer:
-        return Peer("7", way, None if seconds_ago is None else NOW - timedelta(seconds=seconds_ago))
+    def seen(way: Way, seconds_ago: float | None) -> PeerPath:
+        return PeerPath("7", way, None if seconds_ago is None else NOW - timedelta(seconds=seconds_ago))
 
     peers = [
         seen(Way.DIRECT, 5),

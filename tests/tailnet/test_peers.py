@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from elizacloud.tailnet.peers import Path, Peer, peer_of
+from elizacloud.tailnet.peers import Path, PeerPath, peer_of
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,6 @@ def test_the_way_to_a_peer(status: dict[str, object], path: Path) -> None:
 
 def test_the_last_handshake() -> None:
     shaken = peer_of({"ID": "7", "Active": True, "LastHandshake": "2026-01-02T03:04:05.123456789+00:00"})
-    assert shaken == Peer("7", Path.DERP, datetime(2026, 1, 2, 3, 4, 5, 123456, UTC))
+    assert shaken == PeerPath("7", Path.DERP, datetime(2026, 1, 2, 3, 4, 5, 123456, UTC))
     for never in ("0001-01-01T00:00:00Z", "", "yesterday"):
         assert peer_of({"LastHandshake": never}).last_handshake is None

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from elizacloud.errors import Refused, TailnetUnavailable
 from elizacloud.tailnet.localapi import LocalApi
-from elizacloud.tailnet.peers import Path, Peer
+from elizacloud.tailnet.peers import Path, PeerPath
 
 LOOK_SECONDS = 1.5
 
@@ -25,7 +25,7 @@ class NetworkHealth(Collector):
 
     def __init__(self, tailscaled: LocalApi) -> None:
         self._tailscaled = tailscaled
-        self._seen: Sequence[Peer] | None = None
+        self._seen: Sequence[PeerPath] | None = None
 
     async def look(self) -> None:
         self._seen = None
@@ -37,7 +37,7 @@ class NetworkHealth(Collector):
         return iter(()) if self._seen is None else families(self._seen, datetime.now(UTC))
 
 
-def families(peers: Sequence[Peer], now: datetime) -> Iterator[Metric]:
+def families(peers: Sequence[PeerPath], now: datetime) -> Iterator[Metric]:
     paths = GaugeMetricFamily(
         "elizacloud_relay_peer_paths",
         "Peers by the way that packets take; idle are those without traffic lately, which have none",

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from elizacloud.errors import Refused, TailnetUnavailable
 from elizacloud.tailnet.bus import Event, EventDecoder, Watch
-from elizacloud.tailnet.peers import Peer, peer_of
+from elizacloud.tailnet.peers import PeerPath, peer_of
 
 HOST = "local-tailscaled.sock"
 """The one Host header that the LocalAPI accepts besides an empty one."""
@@ -74,7 +74,7 @@ class LocalApi:
         peers = (await self._json("GET", "status")).get("Peer") or {}
         return tuple(peer["TailscaleIPs"][0] for peer in peers.values() if peer.get("TailscaleIPs"))
 
-    async def peers(self) -> tuple[Peer, ...]:
+    async def peers(self) -> tuple[PeerPath, ...]:
         """Its peers, with the ways to them."""
         found = (await self._json("GET", "status")).get("Peer") or {}
         return tuple(peer_of(status) for status in found.values())

@@ -20,14 +20,14 @@ class Path(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class PeerPath:
     node_id: str
     path: Path
     last_handshake: datetime | None
 
 
-def peer_of(status: Mapping[str, Any]) -> Peer:
-    return Peer(str(status.get("ID", "")), _path(status), _time(str(status.get("LastHandshake", ""))))
+def peer_of(status: Mapping[str, Any]) -> PeerPath:
+    return PeerPath(str(status.get("ID", "")), _path(status), _time(str(status.get("LastHandshake", ""))))
 
 
 def _path(status: Mapping[str, Any]) -> Path:
