@@ -91,6 +91,12 @@ async def over(took: Took) -> str:
     return took.calls[-1]
 
 
+async def next_turn(took: Took) -> Callable[[int], None]:
+    """What is to be called when it is its turn."""
+    async with asyncio.timeout(5):
+        return await took.waiting.get()
+
+
 async def test_an_answer_in_the_socket_survives_a_write_that_fails(pair: Pair) -> None:
     """The upstream answered and closed with our upload unread; our next write gets EPIPE before we could read."""
     connection, upstream = pair
@@ -193,8 +199,7 @@ async def test_what_comes_waits_for_the_takers_turn(pair: Pair) -> None:
     took = await begun(pair)
     took.busy = True
     pair[1].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    async with asyncio.timeout(5):
-        take = await took.waiting.get()
+    take = await next_turn(took)
     assert (took.status, took.calls) == (0, [])
     take(1000)
     assert (took.status, took.body, took.calls) == (200, b"ok", ["end"])
@@ -206,8 +211,7 @@ async def test_so_much_is_taken_at_a_time_as_its_turn_allows(pair: Pair) -> None
     pair[1].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nall of")
     bodies = []
     while not took.over.is_set():
-        async with asyncio.timeout(5):
-            take = await took.waiting.get()
+        take = await next_turn(took)
         take(20)
         bodies.append(took.body)
     assert bodies == [b"", b"al", b"all of"]
@@ -219,8 +223,7 @@ async def test_what_follows_an_answer_in_another_turn_ends_the_connection(pair: 
     took.busy = True
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     upstream.sendall(answer + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    async with asyncio.timeout(5):
-        take = await took.waiting.get()
+    take = await next_turn(took)
     take(len(answer))
     assert took.calls == ["end"]
     assert connection.closed
@@ -230,8 +233,7 @@ async def test_an_answer_that_waits_is_not_lost_with_its_connection(pair: Pair) 
     took = await begun(pair)
     took.busy = True
     pair[1].sendall(b"HTTP/1.1 200 OK\r\n\r\nall of it")
-    async with asyncio.timeout(5):
-        take = await took.waiting.get()
+    take = await next_turn(took)
     pair[1].close()
     assert await over(took) == "end"
     assert took.body == b"all of it"
@@ -243,8 +245,7 @@ async def test_nothing_that_waits_is_taken_after_the_taker_let_go(pair: Pair) ->
     took = await begun(pair)
     took.busy = True
     pair[1].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    async with asyncio.timeout(5):
-        take = await took.waiting.get()
+    take = await next_turn(took)
     pair[0].abort()
     take(1000)
     assert (took.status, took.calls) == (0, [])
@@ -277,8 +278,7 @@ async def test_no_read_is_longer_than_a_moment(pair: Pair) -> None:
     took = await begun(pair)
     took.busy = True
     sending = asyncio.create_task(asyncio.to_thread(pair[1].sendall, bytes(4 * READ_BYTES)))
-    async with asyncio.timeout(5):
-        take = await took.waiting.get()
+    take = await next_turn(took)
     assert len(pair[0]._came) <= READ_BYTES
     pair[0].abort()
     take(1)

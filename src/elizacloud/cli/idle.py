@@ -15,7 +15,7 @@ from elizacloud.errors import Invalid
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from elizacloud.client import Agent
+    from elizacloud.client import Agent, Client
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -41,13 +41,8 @@ async def pause(
     agent_id: AgentId, owner: Owner = None, wait: Wait = True, timeout: Timeout = REST_SECONDS, as_json: AsJson = False
 ) -> None:
     """Freeze an agent until a request comes for it; its memory stays."""
-    from elizacloud.states import State
-
     async with connect(owner_id=owner) as client:
-        agent = await client.pause_agent(agent_id)
-        if wait:
-            agent = await client.wait_until(agent_id, {State.PAUSED}, within_seconds=timeout)
-    _print_status(agent, as_json=as_json)
+        await _rest(client, await client.pause_agent(agent_id), "paused", timeout if wait else None, as_json=as_json)
 
 
 @command
@@ -55,16 +50,16 @@ async def sleep(
     agent_id: AgentId, owner: Owner = None, wait: Wait = True, timeout: Timeout = REST_SECONDS, as_json: AsJson = False
 ) -> None:
     """Stop an agent until a request comes for it; its state, node and address are kept."""
+    async with connect(owner_id=owner) as client:
+        await _rest(client, await client.sleep_agent(agent_id), "stopped", timeout if wait else None, as_json=as_json)
+
+
+async def _rest(client: Client, agent: Agent, state: str, within_seconds: float | None, *, as_json: bool) -> None:
+    """Print what became of it, after it came to rest unless nobody waits for that."""
     from elizacloud.states import State
 
-    async with connect(owner_id=owner) as client:
-        agent = await client.sleep_agent(agent_id)
-        if wait:
-            agent = await client.wait_until(agent_id, {State.STOPPED}, within_seconds=timeout)
-    _print_status(agent, as_json=as_json)
-
-
-def _print_status(agent: Agent, *, as_json: bool) -> None:
+    if within_seconds is not None:
+        agent = await client.wait_until(agent.agent_id, {State(state)}, within_seconds=within_seconds)
     if as_json:
         print_json(agent.as_json())
     else:

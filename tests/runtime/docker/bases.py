@@ -31,13 +31,8 @@ async def build_base(url: str, name: str, programs: Iterable[Path], trees: Itera
         temporary = tarfile.TarInfo("rootfs/tmp")
         temporary.type, temporary.mode = tarfile.DIRTYPE, 0o1777
         tar.addfile(temporary)
-        dockerfile = b"FROM scratch\nCOPY rootfs/ /\nENV PATH=/usr/bin:/bin\n"
-        info = tarfile.TarInfo("Dockerfile")
-        info.size = len(dockerfile)
-        tar.addfile(info, io.BytesIO(dockerfile))
-    buffer.seek(0)
-    async with Docker(url) as docker:
-        await docker.images.build(fileobj=buffer, encoding="identity", tag=name)
+        _add_dockerfile(tar, "FROM scratch\nCOPY rootfs/ /\nENV PATH=/usr/bin:/bin\n")
+    await _build(url, name, buffer)
 
 
 async def build_python(url: str, name: str, modules: Iterable[str], *, busybox: Path) -> None:
@@ -47,15 +42,23 @@ async def build_python(url: str, name: str, modules: Iterable[str], *, busybox: 
     home = Path(sysconfig.get_path("purelib"))
     trees = [standard, *(home / module for module in modules)]
     await build_base(url, f"{name}-files", [python], trees, busybox=busybox)
-    dockerfile = f"FROM {name}-files\nRUN ln -s {python} /bin/python3\nENV PYTHONPATH={home}\n".encode()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        info = tarfile.TarInfo("Dockerfile")
-        info.size = len(dockerfile)
-        tar.addfile(info, io.BytesIO(dockerfile))
-    buffer.seek(0)
+        _add_dockerfile(tar, f"FROM {name}-files\nRUN ln -s {python} /bin/python3\nENV PYTHONPATH={home}\n")
+    await _build(url, name, buffer)
+
+
+def _add_dockerfile(tar: tarfile.TarFile, text: str) -> None:
+    info = tarfile.TarInfo("Dockerfile")
+    content = text.encode()
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+async def _build(url: str, name: str, context: io.BytesIO) -> None:
+    context.seek(0)
     async with Docker(url) as docker:
-        await docker.images.build(fileobj=buffer, encoding="identity", tag=name)
+        await docker.images.build(fileobj=context, encoding="identity", tag=name)
 
 
 def _files_in(tree: Path) -> Iterable[Path]:
