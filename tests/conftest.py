@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis.internal.conjecture import providers
 
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.settings import load_settings
@@ -31,10 +32,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Find tailscaled and devcontrol, or build them once: every test of a tailnet needs both."""
     if config.option.collectonly or config.option.help:
         return
+    tell_the_same_stories(config)
     with show_progress() as progress:
         binaries = Binaries.from_settings(load_settings().settings, progress)
         os.environ["ELIZACLOUD_TAILSCALED_BIN"] = str(asyncio.run(binaries.tailscaled()).path)
         os.environ["ELIZACLOUD_DEVCONTROL_BIN"] = str(asyncio.run(binaries.devcontrol()).path)
+
+
+def tell_the_same_stories(config: pytest.Config) -> None:
+    """Hypothesis draws from the constants of whatever modules are imported, so that a test alone would see other examples
+    than the same test in a whole run, even a derandomized one."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(providers, "_get_local_constants", providers.Constants)
+    config.add_cleanup(patch.undo)
 
 
 @pytest.fixture(autouse=True)

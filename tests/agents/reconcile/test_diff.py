@@ -156,7 +156,22 @@ WELL = ((instance(),), (node(),), (key(),))
             id="live key of an earlier try of this agent",
         ),
         pytest.param([record()], *WELL[:2], (key(alive=True),), [(Kind.LIVE_KEY, "k1")], id="key alive after the join"),
-        pytest.param([record(State.STARTED)], WELL[0], (), (key(alive=True),), [], id="key of a join to come"),
+        pytest.param(
+            [unpinned(State.STARTED, preauth_key_expired=False)],
+            WELL[0],
+            (),
+            (key(alive=True),),
+            [],
+            id="key of a join to come",
+        ),
+        pytest.param(
+            [unpinned(State.STOPPED)],
+            (),
+            (),
+            (key(alive=True),),
+            [(Kind.LIVE_KEY, "k1")],
+            id="key that was expired, alive again as a clock was put back",
+        ),
         pytest.param(
             [],
             (),

@@ -39,7 +39,7 @@ class Kind(StrEnum):
     ORPHAN_KEY = "key of no agent"
     EXTRA_KEY = "key that an agent did not get to use"
     SPENT_KEY = "expired key of no node"
-    LIVE_KEY = "key alive after the join"
+    LIVE_KEY = "key alive that nobody is to join with"
     ORPHAN_VOLUME = "volume of an agent that is gone"
     UNKNOWN_VOLUME = "volume of an agent that the store never knew"
     OLD_VOLUME = "volume of an old generation"
@@ -220,7 +220,8 @@ def _of_key(key: PreAuthKey, record: Record | None, *, is_used: bool, now: datet
     agent_id = agent_of(key.tags)
     is_alive = key.expires_at is None or key.expires_at > now
     if record is not None and record.generation.preauth_key_id == key.id:
-        if is_alive and record.agent.state in _HAS_JOINED:
+        # One that was expired lives again when the clock of Headscale's machine is put back.
+        if is_alive and (record.agent.state in _HAS_JOINED or record.generation.preauth_key_expired):
             yield Finding(Kind.LIVE_KEY, agent_id, key.id)
     elif not is_used:
         # A key goes only after its node: a node without its key cannot come back after a restart of Headscale.
