@@ -27,8 +27,15 @@ TOOLS = ("cat", "env", "grep", "mkdir", "mkfifo", "mktemp", "rm", "sed", "sleep"
 KEY_DEAD = "echo 'backend error: invalid key: authkey already used' >&2; exit 1"
 WANTS_LOGIN = "echo; echo 'To authenticate, visit:'; echo; echo '  https://x/y'; exec sleep 60"
 NO_ANSWER = "echo 'timeout waiting for Tailscale service to enter a Running state' >&2; exit 1"
-AS_INIT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
-"""PR_SET_CHILD_SUBREAPER: orphans come to it as they do to the first process of a container."""
+AS_INIT = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""PR_SET_CHILD_SUBREAPER: orphans come to it as they do to the first process of a container, whose signals are ignored by
+nobody: what runs the tests may ignore some of them, and a shell never takes back what it was told to ignore."""
 
 
 @dataclass
