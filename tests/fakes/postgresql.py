@@ -23,10 +23,10 @@ class PostgresqlServer:
         # No test of ours pulls the plug of this machine.
         self._run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
 
-    def fresh_database(self) -> str:
+    def fresh_database(self, options: str = "") -> str:
         """The URL of a new, empty database; the one before is dropped, since a hundred of them fill disks."""
         name = f"test_{uuid.uuid4().hex}"
-        self._run(*[f"DROP DATABASE {self._last} WITH (FORCE)"] * bool(self._last), f"CREATE DATABASE {name}")
+        self._run(*[f"DROP DATABASE {self._last} WITH (FORCE)"] * bool(self._last), f"CREATE DATABASE {name} {options}")
         self._last = name
         return make_url(self._url).set(database=name).render_as_string(hide_password=False)
 

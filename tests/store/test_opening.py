@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from elizacloud.errors import Error, Misconfigured, StoreUnavailable
 from elizacloud.store import Cipher, Store, opening, sqlite_url, tables
 from elizacloud.store.opening import prepare
+from tests.fakes.postgresql import PostgresqlServer
 from tests.fakes.store import CELL, HOST, created
 from tests.store.conftest import KEY, Open
 
@@ -267,6 +268,15 @@ async def test_a_postgresql_database_that_is_not_there_is_said(postgresql_url: s
     missing = sa.make_url(postgresql_url).set(database="missing").render_as_string()
     with pytest.raises((StoreUnavailable, Misconfigured), match='"missing" does not exist'):
         await _opened_and_closed(missing)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_a_postgresql_database_without_unicode_is_refused(
+    postgresql_server: PostgresqlServer, encoding: str
+) -> None:
+    url = postgresql_server.fresh_database(f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+
+    await refused(url, Misconfigured, f"its encoding is {encoding}, and the store needs UTF8", "ENCODING 'UTF8'")
 
 
 async def test_the_usual_spellings_of_a_postgresql_url_are_taken(open_store: Open, postgresql_url: str) -> None:

@@ -94,7 +94,8 @@ def _prepare_postgresql(url: URL) -> None:
             url.set(drivername="postgresql+psycopg"),
             poolclass=sa.NullPool,
             isolation_level="READ COMMITTED",
-            connect_args={"connect_timeout": 5},
+            # Also from a database in another encoding, so that it can say which.
+            connect_args={"connect_timeout": 5, "client_encoding": "utf8"},
         )
     except ModuleNotFoundError as error:
         raise Misconfigured(
@@ -114,6 +115,7 @@ def _migrate_postgresql(engine: sa.Engine, shown: str) -> None:
     for attempt in (1, 2):
         try:
             with mapped(), engine.begin() as connection:
+                _check_postgresql(connection, shown)
                 _migrate(connection, f"the database {shown}")
             return
         except Misconfigured:
@@ -121,6 +123,15 @@ def _migrate_postgresql(engine: sa.Engine, shown: str) -> None:
         except Error:
             if attempt == 2:
                 raise
+
+
+def _check_postgresql(connection: sa.Connection, shown: str) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        raise Misconfigured(
+            f"cannot use the database {shown}: its encoding is {encoding}, and the store needs UTF8; make another one, "
+            "by CREATE DATABASE with ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
+        )
 
 
 def _migrate(connection: sa.Connection, what: str) -> None:
