@@ -436,6 +436,21 @@ async def test_a_volume_that_cannot_be_made_is_refused(rig: ProcessRig) -> None:
     assert await rig.runtime.list("one") == []
 
 
+async def test_what_cannot_be_recorded_is_not_started(rig: ProcessRig) -> None:
+    of = running("")
+    ref = await rig.runtime.create(of)
+    in_the_way = rig.volume(labels()) / ".instance.json.new"
+    in_the_way.mkdir()
+    with pytest.raises(RuntimeRefused, match="cannot use the volume"):
+        await rig.runtime.start(ref, secrets(preauth_key=KEY))
+    created = await rig.runtime.inspect(ref)
+    assert created is not None
+    assert created.phase is Phase.CREATED
+
+    in_the_way.rmdir()
+    assert await started(rig, of) == ref
+
+
 async def test_a_tailscaled_that_is_not_there_is_refused_and_leaves_no_agent() -> None:
     async with process_rig() as rig:
         rig.tailscaled = Path("/no/such/tailscaled")

@@ -157,6 +157,29 @@ async def test_a_server_that_is_down_is_tried_for_ever_and_said(
     assert "did not answer" in member.said[0]
 
 
+async def test_a_tailscaled_that_refuses_at_once_is_asked_again_after_growing_pauses(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = "initMachineKeyLocked: write /x/tailscaled.state.tmp1: no space left on device"
+    member.fake.answers["start"] = (500, full)
+    pauses: list[int] = []
+
+    class Pauses:
+        def delay_seconds(self, tries: int, _chance: float) -> float:
+            pauses.append(tries)
+            if tries == 3:
+                del member.fake.answers["start"]
+            return 0.0
+
+    monkeypatch.setattr(membership, "JOIN_BACKOFF", Pauses())
+
+    await member.run()
+
+    assert pauses == [1, 2, 3]
+    assert [full in said for said in member.said] == [True, True, True, False]
+    assert member.fake.paths().count("login-interactive") == 1
+
+
 async def test_paths_to_the_relays_are_sought(member: Member) -> None:
     member.fake.status["Peer"] = {"nodekey:r": {"TailscaleIPs": ["100.64.0.1"]}}
     member.fake.answers["ping"] = (200, '{"LatencySeconds": 0.001}')

@@ -7,7 +7,7 @@ import pytest
 
 from elizacloud.errors import Misconfigured
 from elizacloud.tailnet import Tailscaled
-from elizacloud.tailnet.tailscaled import UDP_PORT_FILE, udp_port_of
+from elizacloud.tailnet.tailscaled import STATE_FILE, UDP_PORT_FILE, udp_port_of
 
 
 def made(directory: Path, *, join_url: str = "http://127.0.0.1:8080", memory_limit: str = "") -> Tailscaled:
@@ -65,6 +65,28 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(Misconfigured, match="cannot prepare"):
         made(tmp_path).prepare()
+
+
+def test_the_state_begins_empty_and_is_kept(tmp_path: Path) -> None:
+    tailscaled = made(tmp_path)
+    state = tailscaled.state_dir / STATE_FILE
+
+    tailscaled.prepare()
+    assert state.read_text() == "{}"
+    assert state.stat().st_mode & 0o777 == 0o600
+
+    state.write_text('{"_machinekey": "x"}')
+    tailscaled.prepare()
+    assert state.read_text() == '{"_machinekey": "x"}'
+
+
+def test_a_disk_without_room_for_the_state_is_said(tmp_path: Path) -> None:
+    tailscaled = made(tmp_path)
+    tailscaled.state_dir.mkdir()
+    (tailscaled.state_dir / STATE_FILE).symlink_to("/dev/full")
+
+    with pytest.raises(Misconfigured, match="No space left"):
+        tailscaled.prepare()
 
 
 def test_the_udp_port_is_chosen_once_and_kept(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from elizacloud.errors import Misconfigured
 
 UDP_PORT_FILE = "udp-port"
+STATE_FILE = "tailscaled.state"
 AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 SOCKET_PATH_LIMIT_BYTES = 107
 """sun_path of unix(7), without its closing NUL."""
@@ -39,7 +40,7 @@ class Tailscaled:
     """The name of its TUN device, which takes CAP_NET_ADMIN."""
 
     def prepare(self) -> None:
-        """Make the directories, 0700. Raises Misconfigured when that cannot be done."""
+        """Make the directories, 0700, and an empty state. Raises Misconfigured when that cannot be done."""
         if len(os.fsencode(self.socket)) > SOCKET_PATH_LIMIT_BYTES:
             raise Misconfigured(f"cannot use the socket path {self.socket}: over 107 bytes; use a shorter directory")
         for directory in (self.state_dir, self.socket.parent):
@@ -47,9 +48,16 @@ class Tailscaled:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 directory.chmod(0o700)
             except OSError as error:
-                raise Misconfigured(
-                    f"cannot prepare {directory}: {error.strerror}; check its owner and space"
-                ) from error
+                raise _unprepared(directory, error) from error
+        state = self.state_dir / STATE_FILE
+        try:
+            # One that cannot write its first state runs on without any and refuses every login, also when there is room
+            # again (cmd/tailscaled/tailscaled.go, getLocalBackend; ipn/store.go, StateStoreHealth).
+            if not (state.exists() and state.stat().st_size):
+                state.touch(mode=0o600)
+                state.write_bytes(b"{}")
+        except OSError as error:
+            raise _unprepared(state, error) from error
         # One that was killed leaves its socket behind, and a client would take it for the new one's.
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
@@ -74,6 +82,10 @@ class Tailscaled:
             # A control server without TLS has its embedded DERP on the same plain port.
             chosen["TS_DEBUG_USE_DERP_HTTP"] = "1"
         return chosen
+
+
+def _unprepared(path: Path, error: OSError) -> Misconfigured:
+    return Misconfigured(f"cannot prepare {path}: {error.strerror}; check its owner and space")
 
 
 def udp_port_of(state_dir: Path) -> int:

@@ -114,11 +114,12 @@ class Instances:
                     "cannot start the instance: its owner's secrets were lost with an earlier process host; create it again",
                     code="secrets_lost",
                 )
+            record = replace(record, started_at=utc_now(), exit_code=None, reason="")
+            # Before it runs: nobody would look for one that, as its record says, was never started.
+            held.volume.save(record)
             unit, listen = await begin_unit(record.spec, secrets, held.volume, held.log, self._machine)
-            held.record = replace(record, started_at=utc_now(), exit_code=None, reason="")
-            held.unit, held.phase = unit, Phase.RUNNING
+            held.record, held.unit, held.phase = record, unit, Phase.RUNNING
             held.over = self._tasks.create_task(self._live(held, unit, secrets, listen), name=f"unit {ref}")
-            held.volume.save(held.record)
             self._tell(held)
 
     async def pause(self, ref: str) -> None:

@@ -20,6 +20,7 @@ from elizacloud.processes import Backoff
 from elizacloud.tailnet import Joined, JoinPrefs, LocalApi, find_paths, join
 
 JOIN_SECONDS = 60.0
+JOIN_BACKOFF = Backoff(first_seconds=0.1, cap_seconds=5.0, jitter=0.0)
 PATHS_SECONDS = 10.0
 REPORT_SECONDS = 10.0
 REPORT_FOR_SECONDS = 600.0
@@ -59,12 +60,16 @@ async def be_member(
             if report is not None and node.ipv4 is not None:
                 tasks.create_task(_report(report, node.ipv4, http, say), name=f"report of {prefs.hostname}")
 
+        tries = 0
         while True:
             try:
                 await join(api, prefs, auth_key, within_seconds=JOIN_SECONDS, on_netmap=publish)
                 break
             except TailnetUnavailable as error:
                 say(str(error))
+            # An attempt may fail at once, too: while tailscaled cannot write its state, it refuses what it is told.
+            tries += 1
+            await asyncio.sleep(JOIN_BACKOFF.delay_seconds(tries, 0))
 
 
 async def _report(report: Report, ip: str, http: aiohttp.ClientSession, say: Say) -> None:
