@@ -91,6 +91,18 @@ def answer_to_bad(message: BadMessage) -> Answer:
     return Answer(message.status, message.code, f"cannot read the request: {message}; correct the client")
 
 
+def answer_to_lost(kind: str, reason: str) -> Answer:
+    """The upstream, which is an agent or the API, ended the connection before its answer began."""
+    if kind == "api":
+        return Answer(502, "control_plane_unavailable", "cannot answer: the control plane closed the connection", 1)
+    return Answer(502, "agent_refused", f"cannot reach the agent: {reason}; is it running and healthy?", 1)
+
+
+def answer_to_late(kind: str, seconds: float) -> Answer:
+    who, code = ("control plane", "api_timeout") if kind == "api" else ("agent", "agent_timeout")
+    return Answer(504, code, f"cannot answer: the {who} did not begin its answer in {seconds:g} s")
+
+
 def _title(status: int) -> str:
     try:
         return HTTPStatus(status).phrase

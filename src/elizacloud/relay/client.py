@@ -1,4 +1,4 @@
-"""The connection that a request came by, as the exchange sees it; server.py has the real one."""
+"""The connection that a request came by, as the exchange sees it; server.py and incoming.py are the real one."""
 
 from __future__ import annotations
 

@@ -14,34 +14,28 @@ from collections.abc import Callable
 from time import perf_counter
 
 from elizacloud.errors import Error
-from elizacloud.relay.answers import Answer, OwnAnswer, answer_to
+from elizacloud.relay.answers import OwnAnswer, answer_to, answer_to_late, answer_to_lost
 from elizacloud.relay.client import Client
 from elizacloud.relay.destination import Destination, is_event_stream
 from elizacloud.relay.edge import Request
 from elizacloud.relay.headers import hygiene
-from elizacloud.relay.http1.body import LAST_CHUNK, chunk, chunk_parts
+from elizacloud.relay.headers.framed import framed
+from elizacloud.relay.http1.body import LAST_CHUNK, chunk
 from elizacloud.relay.http1.framing import Framing, Kind
-from elizacloud.relay.http1.head import AnswerHead, Field, kept_with_head
+from elizacloud.relay.http1.head import AnswerHead, Field
+from elizacloud.relay.passing import Passing
 from elizacloud.relay.surroundings import Surroundings
 from elizacloud.relay.upstream import UpstreamConnection
-from elizacloud.relay.uses import OpenStream
 
 _SAFE_TO_REPEAT = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _OUTCOMES = ("", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx")
 
 
-class Exchange:
+class Exchange(Passing):
     __slots__ = (
-        "_bytes_in",
-        "_bytes_out",
-        "_chunk_answer",
-        "_client",
         "_connect_seconds",
         "_connecting",
-        "_connection",
         "_destination",
-        "_flow",
-        "_framing",
         "_head",
         "_over",
         "_request",
@@ -49,8 +43,6 @@ class Exchange:
         "_reused",
         "_sent_at",
         "_status",
-        "_stopped_upload",
-        "_stream",
         "_streams",
         "_surroundings",
         "_upgrade",
@@ -64,28 +56,20 @@ class Exchange:
         destination: Destination,
         surroundings: Surroundings,
     ) -> None:
-        self._client = client
+        super().__init__(client, framing, destination.flow, surroundings.metrics)
         self._request = request
         self._head = head = request.head
-        self._framing = framing
         self._destination = destination
-        self._flow = destination.flow
         self._surroundings = surroundings
         self._upgrade = hygiene.upgrade_of(head, framing)
-        self._connection: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._reused = False
         self._request_done = framing.kind is Kind.NONE or (framing.kind is Kind.LENGTH and not framing.length)
-        self._stopped_upload = False
         self._status = 0
         self._streams = False
-        self._stream: OpenStream | None = None
-        self._chunk_answer = False
         self._over = False
         self._connect_seconds = 0.0
         self._sent_at = 0.0
-        self._bytes_in = 0
-        self._bytes_out = 0
 
     @property
     def answer_begun(self) -> bool:
@@ -93,7 +77,7 @@ class Exchange:
 
     def start(self) -> None:
         self._destination.began()
-        self._surroundings.metrics.in_flight += 1
+        self._metrics.in_flight += 1
         if self._flow is not None:
             self._flow.between(self)
         connection = self._destination.lease()
@@ -134,13 +118,6 @@ class Exchange:
 
     # From the client
 
-    def body(self, data: bytes) -> None:
-        if self._connection is None or self._stopped_upload:
-            return
-        self._received(len(data))
-        for part in chunk_parts(data) if self._framing.kind is Kind.CHUNKED else (data,):
-            self._connection.write(part)
-
     def body_end(self, trailers: list[Field]) -> None:
         self._request_done = True
         connection = self._connection
@@ -149,23 +126,6 @@ class Exchange:
         if self._framing.kind is Kind.CHUNKED:
             connection.write(LAST_CHUNK + hygiene.trailer_lines(trailers, to_agent=True) + b"\r\n")
         connection.expect_answer(self._surroundings.first_byte_timeout_seconds)
-
-    def piped_up(self, data: bytes) -> None:
-        if self._connection is not None:
-            self._received(len(data))
-            if self._stream is not None and (answer := self._stream.up(data)) is not None:
-                self._client.write(answer)
-            else:
-                self._connection.write(data)
-
-    def client_writable(self, writable: bool) -> None:
-        if self._flow is not None:
-            writable = self._flow.down.may_open(writable)
-        if self._connection is not None:
-            if writable:
-                self._connection.resume_reading()
-            else:
-                self._connection.pause_reading()
 
     def client_gone(self) -> None:
         """The client left: nothing more is wanted from the upstream."""
@@ -207,8 +167,8 @@ class Exchange:
                 self.fail(answer_to(error))
                 return
             self._streams = True
-            self._surroundings.metrics.streams += 1
-        self._surroundings.metrics.first_byte.observe(came_at - self._request.began_at)
+            self._metrics.streams += 1
+        self._metrics.first_byte.observe(came_at - self._request.began_at)
         if not self._request_done and (head.status >= 300 or not connection.keep_alive):
             self._stopped_upload = True
             self._client.leave_body()
@@ -220,42 +180,12 @@ class Exchange:
         self._client.write(raw)
 
     def _answer_head(self, head: AnswerHead, framing: Framing, came_at: float) -> bytes:
-        lines = [_status_line(head), self._destination.answer_lines(head), self._request.edge_lines]
-        client = self._client
-        self._chunk_answer = False
-        if framing.kind is Kind.LENGTH:
-            lines.append(b"Content-Length: %d\r\n" % framing.length)
-        elif framing.kind is Kind.NONE:
-            if head.status != 204:
-                # For HEAD and 304 the length is that of the body which is not sent.
-                lines += [
-                    b"Content-Length: " + value + b"\r\n"
-                    for lower, _, value in head.fields
-                    if lower == b"content-length"
-                ]
-        elif self._head.minor:
-            self._chunk_answer = True
-            lines.append(b"Transfer-Encoding: chunked\r\n")
-        else:
-            client.keep_alive = False
-        if not client.keep_alive:
-            lines.append(b"Connection: close\r\n")
-        elif not self._head.minor:
-            lines.append(b"Connection: keep-alive\r\n")
-        own = self._sent_at - self._request.began_at - self._connect_seconds + perf_counter() - came_at
-        self._surroundings.metrics.own_time.observe(own)
-        if self._request.for_owner:
-            lines.append(b"Server-Timing: relay;dur=%.3f\r\n\r\n" % (own * 1000))
-        else:
-            lines.append(b"\r\n")
-        return b"".join(lines)
-
-    def answer_data(self, data: bytes) -> None:
-        self._sent(len(data))
-        if self._stream is not None:
-            self._stream.down(data)
-        for part in chunk_parts(data) if self._chunk_answer else (data,):
-            self._client.write(part)
+        client, request = self._client, self._request
+        lines, self._chunk_answer, client.keep_alive = framed(head, framing, self._head.minor, client.keep_alive)
+        own = self._sent_at - request.began_at - self._connect_seconds + perf_counter() - came_at
+        self._metrics.own_time.observe(own)
+        end = b"Server-Timing: relay;dur=%.3f\r\n\r\n" % (own * 1000) if request.for_owner else b"\r\n"
+        return b"".join((lines, self._destination.answer_lines(head), request.edge_lines, end))
 
     def answer_end(self, trailers: list[Field]) -> None:
         connection, self._connection = self._connection, None
@@ -275,19 +205,13 @@ class Exchange:
         assert self._upgrade is not None
         self._stream = self._destination.became_stream()
         self._status = 101
-        self._surroundings.metrics.upgraded += 1
+        self._metrics.upgraded += 1
         lines = self._destination.answer_lines(head) + self._request.edge_lines
         upgrade = hygiene.upgrade_lines(head, self._upgrade)
         self._client.write(b"HTTP/1.1 101 %b\r\n%b%b\r\n" % (head.reason, lines, upgrade))
         if data:
             self.piped(data)
         self._client.become_pipe()
-
-    def piped(self, data: bytes) -> None:
-        self._sent(len(data))
-        if self._stream is not None:
-            self._stream.down(data)
-        self._client.write(data)
 
     def upstream_lost(self, reason: str) -> None:
         connection, self._connection = self._connection, None
@@ -306,41 +230,12 @@ class Exchange:
         ):
             # The upstream closed an idle connection while this request was on its way: nothing can have come of it.
             self._connect()
-        elif self._destination.kind == "api":
-            self._refuse(
-                Answer(502, "control_plane_unavailable", "cannot answer: the control plane closed the connection", 1)
-            )
         else:
-            self._refuse(
-                Answer(502, "agent_refused", f"cannot reach the agent: {reason}; is it running and healthy?", 1)
-            )
+            self._refuse(answer_to_lost(self._destination.kind, reason))
 
     def answer_late(self) -> None:
         self._connection = None
-        seconds = self._surroundings.first_byte_timeout_seconds
-        who, code = ("control plane", "api_timeout") if self._destination.kind == "api" else ("agent", "agent_timeout")
-        self._refuse(Answer(504, code, f"cannot answer: the {who} did not begin its answer in {seconds:g} s"))
-
-    def upstream_writable(self, writable: bool) -> None:
-        if self._flow is not None:
-            writable = self._flow.up.may_open(writable)
-        if writable:
-            self._client.resume_body()
-        else:
-            self._client.pause_body()
-
-    def _received(self, size: int) -> None:
-        self._bytes_in += size
-        self._surroundings.metrics.bytes_in += size
-        if self._flow is not None and self._flow.up.must_close(size):
-            self._client.pause_body()
-
-    def _sent(self, size: int) -> None:
-        self._bytes_out += size
-        self._surroundings.metrics.bytes_out += size
-        connection = self._connection
-        if self._flow is not None and self._flow.down.must_close(size) and connection is not None:
-            connection.pause_reading()
+        self._refuse(answer_to_late(self._destination.kind, self._surroundings.first_byte_timeout_seconds))
 
     # The end
 
@@ -365,7 +260,7 @@ class Exchange:
 
     def _end(self, outcome: str) -> None:
         self._over = True
-        metrics = self._surroundings.metrics
+        metrics = self._metrics
         metrics.in_flight -= 1
         if self._streams:
             metrics.streams -= 1
@@ -375,8 +270,3 @@ class Exchange:
         metrics.requests[kind, outcome] += 1
         self._surroundings.access_log.add(self._request, self._status, outcome, kind, self._bytes_in, self._bytes_out)
         self._destination.ended()
-
-
-@kept_with_head
-def _status_line(head: AnswerHead) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)

@@ -1,7 +1,7 @@
 """A client's connection: requests come in one after another, each is one exchange, answers go out in order.
 
-What it can be in the middle of is in client_state.py. Bytes that cannot be used yet are held and reading stops, so
-memory is bounded by what one read brings.
+incoming.py reads what the client sends. Here is what becomes of a head, what the relay answers itself, how long the
+client may take, and how the connection ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import cast
 
 from elizacloud.errors import Error
-from elizacloud.relay.answers import Answer, OwnAnswer, answer_to, answer_to_bad
+from elizacloud.relay.answers import Answer, OwnAnswer, answer_to
 from elizacloud.relay.callers.caller import Credential
 from elizacloud.relay.client_state import State
 from elizacloud.relay.deadline import Deadline
@@ -20,52 +20,31 @@ from elizacloud.relay.edge import Edge, Request
 from elizacloud.relay.exchange import Exchange
 from elizacloud.relay.headers.forwarded import Peer
 from elizacloud.relay.http1.framing import Kind, request_framing, request_keeps_alive
-from elizacloud.relay.http1.head import (
-    BadMessage,
-    RequestHead,
-    cut_request_head,
-    read_request_head,
-)
+from elizacloud.relay.http1.head import read_request_head
+from elizacloud.relay.incoming import Incoming
 from elizacloud.relay.intake import Intake
 from elizacloud.relay.limits import Limits
 from elizacloud.relay.server_settings import ServerSettings
 from elizacloud.relay.surroundings import Surroundings
-from elizacloud.relay.turns import BULK_BYTES
 from elizacloud.relay.upstream import WRITE_AHEAD_BYTES
 
-_HELD_BYTES = 64 << 10
 _NOTHING = (b"", b"\r\n")
 _DISCARD_SECONDS = 5.0
 _FAREWELL_SECONDS = 1.0
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Incoming):
     __slots__ = (
-        "_advancing",
-        "_body",
-        "_body_wanted",
-        "_deadline",
         "_destinations",
         "_edge",
-        "_exchange",
         "_headless",
-        "_held",
         "_limits",
         "_linger_seconds",
         "_on_closed",
         "_on_open",
-        "_owner",
-        "_paused",
         "_peer",
         "_request",
-        "_searched",
-        "_settings",
-        "_state",
         "_surroundings",
-        "_transport",
-        "_waits",
-        "_write_paused",
-        "keep_alive",
     )
 
     def __init__(
@@ -78,36 +57,19 @@ class ClientConnection(asyncio.Protocol):
         on_open: Callable[[ClientConnection], None],
         on_closed: Callable[[ClientConnection], None],
     ) -> None:
+        super().__init__(surroundings.turns, settings)
         self._edge = edge
         self._destinations = destinations
         self._limits = limits
         self._surroundings = surroundings
-        self._settings = settings
         self._on_open = on_open
         self._on_closed = on_closed
-        self._transport: asyncio.Transport
-        self._deadline: Deadline
         self._peer: Peer
-        self._state: str = State.HEAD
-        self._held = b""
-        self._searched = 0
-        """How much of `_held` is known to hold no end of a head."""
         self._request: Request | None = None
         """The present one, from its head to the end of its answer."""
-        self._exchange: Exchange | None = None
-        self._body: Intake | None = None
-        self._body_wanted = False
-        self._paused = False
-        self._write_paused = False
-        self._owner = ""
-        """Whose turn its requests take: the last one's owner, at first its address."""
-        self._waits = False
-        """For its turn, with what is held."""
-        self._advancing = False
         self._linger_seconds: float | None = None
         self._headless = True
         """No whole head has come yet."""
-        self.keep_alive = True
 
     def __repr__(self) -> str:
         return f"<ClientConnection {self._state}>"
@@ -147,30 +109,6 @@ class ClientConnection(asyncio.Protocol):
                 Answer(429, "too_many_connections", "cannot take more connections from this address; close some", 5)
             )
 
-    def data_received(self, data: bytes) -> None:
-        if self._state is State.DISCARD:
-            return
-        if self._state is State.HEAD and not self._held:
-            self._deadline.set(self._settings.headers_timeout_seconds)
-        self._held = self._held + data if self._held else data
-        if self._waits:
-            self._regulate()
-        else:
-            self._take_turn(len(data))
-
-    def _take_turn(self, size: int) -> None:
-        """Use what is held, now or when it is its owner's turn."""
-        if self._surroundings.turns.now(self._owner, size, self._have_turn):
-            self._advance()
-        else:
-            self._waits = True
-            if size >= BULK_BYTES:
-                self._regulate()
-
-    def _have_turn(self, size: int) -> None:
-        self._waits = False
-        self._advance()
-
     def eof_received(self) -> None:
         # A client that ended its half is gone, as for nginx and Go: else nobody would notice one that left a stream.
         return None
@@ -203,34 +141,6 @@ class ClientConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
-    def take_body(self) -> None:
-        self._body_wanted = True
-        self._deadline.set(self._settings.body_timeout_seconds)
-        self._advance()
-
-    def pause_body(self) -> None:
-        self._body_wanted = False
-        if self._state is State.BODY:
-            self._deadline.clear()
-        self._regulate()
-
-    def resume_body(self) -> None:
-        self._body_wanted = True
-        if self._state is State.PIPE:
-            self._regulate()
-        elif self._state is State.BODY:
-            self.take_body()
-
-    def leave_body(self) -> None:
-        self.keep_alive = False
-        self._body_wanted = False
-
-    def become_pipe(self) -> None:
-        self._state = State.PIPE
-        self._body_wanted = True
-        self._advance()
-        self._regulate()
-
     def answered(self) -> None:
         unread_body = self._state is State.BODY
         self._request = self._exchange = self._body = None
@@ -255,61 +165,13 @@ class ClientConnection(asyncio.Protocol):
     def close(self) -> None:
         self._transport.close()
 
-    # Reading requests
+    # Requests
 
-    def _advance(self) -> None:
-        """Use what is held as far as the state allows."""
-        if self._advancing or self._waits:
-            return
-        self._advancing = True
-        try:
-            while self._held and not self._waits:
-                if self._state is State.HEAD and not self._write_paused:
-                    if not self._read_head():
-                        break
-                elif self._state is State.BODY and self._body_wanted:
-                    self._read_body()
-                elif self._state is State.PIPE and self._exchange is not None:
-                    held, self._held = self._held, b""
-                    self._exchange.piped_up(held)
-                else:
-                    break
-        except BadMessage as error:
-            self._refuse(answer_to_bad(error))
-        except Error as error:
-            self._refuse(answer_to(error))
-        finally:
-            self._advancing = False
-        if self._held or self._paused or self._state is State.BODY:
-            self._regulate()
-
-    def _regulate(self) -> None:
-        """Read on only while there is a use for what comes; while an answer is awaited, to see the client leave."""
-        if self._state in (State.BODY, State.PIPE):
-            read = self._body_wanted and not (self._waits and len(self._held) >= BULK_BYTES)
-        else:
-            read = self._state is State.DISCARD or len(self._held) <= _HELD_BYTES
-        if read is self._paused and not self._transport.is_closing():
-            self._paused = not read
-            if read:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
-
-    def _read_head(self) -> bool:
-        raw, self._held = cut_request_head(self._held, self._searched)
-        if not raw:
-            self._searched = len(self._held)
-            return False
-        self._searched = 0
-        self._deadline.clear()
+    def _begin(self, raw_head: bytes) -> None:
         if self._headless:
             self._headless = False
             self._limits.head_came(self._peer)
-        self._begin(read_request_head(raw))
-        return True
-
-    def _begin(self, head: RequestHead) -> None:
+        head = read_request_head(raw_head)
         self.keep_alive = self._linger_seconds is None and request_keeps_alive(head)
         framing = request_framing(head)
         has_body = framing.kind is Kind.CHUNKED or framing.length > 0
@@ -330,19 +192,6 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = Exchange(self, request, framing, destination, self._surroundings)
         self._exchange.start()
 
-    def _read_body(self) -> None:
-        exchange, body = self._exchange, self._body
-        assert exchange is not None
-        assert body is not None
-        held, self._held = self._held, b""
-        payload, self._held = body.feed(held)
-        if payload:
-            exchange.body(payload)
-        if body.done and self._state is State.BODY:
-            self._state = State.ANSWER
-            self._deadline.clear()
-            exchange.body_end(body.trailers)
-
     # Answers of our own
 
     def _answer(self, answer: OwnAnswer) -> None:
@@ -356,7 +205,6 @@ class ClientConnection(asyncio.Protocol):
         self.answered()
 
     def _refuse(self, answer: OwnAnswer) -> None:
-        """What was sent cannot be read: nothing after it can be either."""
         self.keep_alive = False
         if self._exchange is not None:
             self._exchange.fail(answer)
