@@ -71,13 +71,16 @@ func (s *Server) answers(st *stream) []*tailcfg.MapResponse {
 	}
 	var answers []*tailcfg.MapResponse
 	for _, c := range pending {
-		answer := s.answer(st, node, c)
-		st.remember(answer)
-		answers = append(answers, answer)
+		if answer := s.answer(st, node, c); answer != nil {
+			st.remember(answer)
+			answers = append(answers, answer)
+		}
 	}
 	return answers
 }
 
+// answer is nil when the change is about a node that this one does not see: a link that goes up or down on the machine
+// of a hundred nodes makes each of them say so, and Headscale tells every other one that nothing is new for it.
 func (s *Server) answer(st *stream, self *Node, c change) *tailcfg.MapResponse {
 	now := time.Now()
 	answer := &tailcfg.MapResponse{ControlTime: &now}
@@ -115,14 +118,17 @@ func (s *Server) answer(st *stream, self *Node, c change) *tailcfg.MapResponse {
 		}
 	case nodeKind, patchKind:
 		node := s.state.Nodes[c.node]
+		if c.kind == patchKind {
+			node = s.state.Nodes[ID(c.patch.NodeID)]
+		}
 		switch {
 		case c.node == self.ID:
 			answer.Node = self.tailcfgNode(st.version, now)
+		case node == nil || !s.sees(self, node):
+			return nil
 		case c.kind == patchKind:
-			if patched := s.state.Nodes[ID(c.patch.NodeID)]; patched != nil && s.sees(self, patched) {
-				answer.PeersChangedPatch = []*tailcfg.PeerChange{c.patch}
-			}
-		case node != nil && s.sees(self, node):
+			answer.PeersChangedPatch = []*tailcfg.PeerChange{c.patch}
+		default:
 			answer.PeersChanged = show([]*Node{node})
 			answer.UserProfiles = s.profiles(self, []*Node{node})
 		}

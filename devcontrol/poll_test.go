@@ -206,6 +206,26 @@ func TestAnUpdateReachesThePeers(t *testing.T) {
 	}), one.id).HomeDERP, derpRegion)
 }
 
+// On one machine with a hundred agents each of them has news whenever one of its links goes up or down.
+func TestAnUpdateIsNotToldToThoseWhoDoNotSeeTheNode(t *testing.T) {
+	ts := startServer(t)
+	relay, one, two := joinThree(ts)
+	stream := two.stream()
+	stream.first()
+	one.stream().first()
+	update := tsp.SendMapUpdateOpts{NodeKey: one.nodeKey, Hostinfo: &tailcfg.Hostinfo{Hostname: "renamed"}}
+	if err := one.client.SendMapUpdate(t.Context(), update); err != nil {
+		t.Fatal(err)
+	}
+	relay.stream().first()
+	stream.next("what it does see", func(answer *tailcfg.MapResponse) bool {
+		if answer.Node == nil && answer.PeersChanged == nil && answer.PeersChangedPatch == nil {
+			t.Errorf("an answer without news: %+v", answer)
+		}
+		return isOnlinePatch(relay.id, true)(answer)
+	})
+}
+
 func TestAStreamThatFallsBehindGetsEverythingAnew(t *testing.T) {
 	ts := startServer(t)
 	_, one, two := joinThree(ts)
