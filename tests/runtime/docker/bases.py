@@ -7,7 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from aiodocker import Docker
@@ -15,16 +15,22 @@ from aiodocker import Docker
 TOOLS = ("cat", "chown", "env", "ln", "ls", "mkdir", "mkfifo", "mktemp", "nc", "rm", "sed", "sh", "sleep", "timeout")
 _TESTS = ("test", "tests", "idlelib", "tkinter", "ensurepip", "lib2to3", "pydoc_data", "__pycache__")
 _LEFT_OUT = frozenset((*_TESTS, "dist-packages", "site-packages"))
+_MODULES = Path("/usr/lib/modules-of-python")
+"""Not where they are here: that may be below /tmp, which is another one in a container."""
 
 
-async def build_base(url: str, name: str, programs: Iterable[Path], trees: Iterable[Path], *, busybox: Path) -> None:
-    """An image with these programs where they are here, what they are linked with, these trees, and busybox's tools."""
+async def build_base(
+    url: str, name: str, programs: Iterable[Path], trees: Mapping[Path, Path], *, busybox: Path
+) -> None:
+    """An image with these programs where they are here, what they are linked with, these trees (by where they are here:
+    where they are to be), and busybox's tools."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        files = {path for tree in trees for path in _files_in(tree)} | set(programs)
-        linked = {library for path in files if _is_linked(path) for library in _libraries_of(path)}
-        for path in sorted(files | linked):
-            tar.add(path.resolve(), arcname=f"rootfs{path}")
+        files = {path: to / path.relative_to(tree) for tree, to in trees.items() for path in _files_in(tree)}
+        files |= {path: path for path in programs}
+        files |= {library: library for path in files if _is_linked(path) for library in _libraries_of(path)}
+        for path, to in sorted(files.items()):
+            tar.add(path.resolve(), arcname=f"rootfs{to}")
         tar.add(busybox, arcname="rootfs/bin/busybox")
         for tool in TOOLS:
             _link(tar, f"rootfs/bin/{tool}", "busybox")
@@ -40,11 +46,11 @@ async def build_python(url: str, name: str, modules: Iterable[str], *, busybox: 
     standard = Path(sysconfig.get_path("stdlib"))
     python = Path(sys.executable).resolve()
     home = Path(sysconfig.get_path("purelib"))
-    trees = [standard, *(home / module for module in modules)]
+    trees = {standard: standard} | {home / module: _MODULES / module for module in modules}
     await build_base(url, f"{name}-files", [python], trees, busybox=busybox)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        _add_dockerfile(tar, f"FROM {name}-files\nRUN ln -s {python} /bin/python3\nENV PYTHONPATH={home}\n")
+        _add_dockerfile(tar, f"FROM {name}-files\nRUN ln -s {python} /bin/python3\nENV PYTHONPATH={_MODULES}\n")
     await _build(url, name, buffer)
 
 

@@ -62,7 +62,7 @@ async def test_a_node_agent(server: RealRig, relay: RealMachine, docker_engine: 
     if node is None:
         pytest.skip("node is not installed")
     base = "elizacloud-test/node"
-    await build_base(docker_engine.url, base, [Path(node)], [], busybox=_busybox())
+    await build_base(docker_engine.url, base, [Path(node)], {}, busybox=_busybox())
     image = "elizacloud-test/node-agent"
 
     await _build(docker_engine, "Dockerfile.node-agent", image, base, {"dist/index.js": NODE_AGENT.encode()})

@@ -8,8 +8,9 @@ import ipaddress
 import os
 import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,19 @@ from tests.contract.docker_runtime import options_of
 from tests.contract.runtimes import secrets, spec
 from tests.docker_engine import SIDECAR_IMAGE, DockerEngine, NoEngine, build_images, own_dockerd
 
-ALONE = ("--bridge=none", "--iptables=false")
-"""A second dockerd leaves the bridge and the filters of the first one as they are."""
+
+@contextmanager
+def own_bridge() -> Iterator[str]:
+    """The device that a second dockerd takes for its bridge: with `--bridge=none` it would delete the first one's."""
+    if shutil.which("ip") is None:
+        pytest.skip("no second dockerd can have a bridge: install iproute2")
+    name = f"ec-{os.urandom(4).hex()}"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    try:
+        subprocess.run(["ip", "address", "add", "198.18.213.1/28", "dev", name], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=True)
 
 
 class _Issuer:
@@ -88,7 +100,12 @@ def remote(docker_engine: DockerEngine, certificates: Path) -> Iterator[str]:
     files = {"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"}
     tls = [f"--{option}={certificates / file}" for option, file in files.items()]
     try:
-        with own_dockerd(*ALONE, f"--host=tcp://127.0.0.1:{port}", "--tlsverify", *tls) as engine:
+        with (
+            own_bridge() as bridge,
+            own_dockerd(
+                f"--bridge={bridge}", "--iptables=false", f"--host=tcp://127.0.0.1:{port}", "--tlsverify", *tls
+            ) as engine,
+        ):
             asyncio.run(build_images(engine))
             yield f"tcp://127.0.0.1:{port}"
     except NoEngine as reason:
