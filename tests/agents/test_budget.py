@@ -1,4 +1,4 @@
-"""What may be done so often in a minute, and no more: agents that an owner creates."""
+"""What may be done so often in a minute, and no more: agents that an owner creates, and starts that cost a key as well."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pytest
 
 from elizacloud.agents.budget import Budget
 from elizacloud.errors import Conflict, TooMany
+from elizacloud.states import State
 from elizacloud.store import Store
 from tests.agents.world import ANN, World
-from tests.fakes.runtime import FakeRuntime
+from tests.fakes.runtime import FakeRuntime, NeverJoins
 from tests.virtual_time import pass_seconds
 
 pytestmark = pytest.mark.looptime
@@ -56,3 +57,36 @@ async def test_each_agent_counts_and_what_was_refused_does_not(store: Store) -> 
         await world.ready("c", owner_id="bob")
         await world.passes(refused.value.retry_after_seconds)
         await world.ready("c")
+
+
+async def test_an_agent_that_never_joins_is_not_restarted_without_end(store: Store) -> None:
+    world = World(store, NeverJoins(), creates_per_minute=3)
+    operations = world.lifecycle.operations
+    async with world.running():
+        agent_id = (await world.create("a")).record.agent.id
+        first = await world.until(agent_id, State.STARTED)
+        await operations.restart(agent_id, ANN)
+        await world.until(agent_id, lambda agent: agent.state is State.STARTED and agent.run > first.agent.run)
+        await operations.stop(agent_id, ANN)
+        await world.until(agent_id, State.STOPPED)
+        await operations.start(agent_id, ANN)
+        await world.until(agent_id, State.STARTED)
+        for _ in range(3):
+            with pytest.raises(TooMany) as refused:
+                await operations.restart(agent_id, ANN)
+        with pytest.raises(TooMany):
+            await world.create("b")
+        assert refused.value.retry_after_seconds == pytest.approx(20, abs=1)
+        assert world.calls("create_preauth_key") == 3
+        await world.passes(20)
+        await operations.restart(agent_id, ANN)
+
+
+async def test_a_restart_of_an_agent_that_joined_costs_no_key(store: Store) -> None:
+    world = World(store, FakeRuntime(), creates_per_minute=1)
+    async with world.running():
+        record = await world.ready("a")
+        for run in range(2, 4):
+            await world.lifecycle.operations.restart(record.agent.id, ANN)
+            await world.until(record.agent.id, lambda agent, run=run: (agent.state, agent.run) == (State.READY, run))  # type: ignore[misc]
+        assert world.calls("create_preauth_key") == 1

@@ -214,3 +214,21 @@ async def test_a_node_that_was_renamed_by_hand_is_as_good_as_before(
     assert agent.agent_id not in {finding.agent_id for finding in (await operator.sweep()).findings}
     assert await answers(client, agent.agent_id)
     assert (await client.get_agent(agent.agent_id)).status == "ready"
+
+
+async def test_a_node_that_was_moved_to_another_user_is_as_good_as_before(
+    cloud: Cloud, client: Client, operator: Client, agent: Agent
+) -> None:
+    if "v0.27" not in cloud.headscale:
+        pytest.skip("only 0.27 moves nodes: needs a headscale-v0.27 in ELIZACLOUD_HEADSCALE_BIN")
+    (node,) = await nodes_of(cloud, agent.agent_id)
+    somebody = (await raw_headscale(cloud, "POST", "/api/v1/user", {"name": "somebody"}))["user"]["id"]
+    await raw_headscale(cloud, "POST", f"/api/v1/node/{node['id']}/user", {"user": somebody})
+    await operator.sweep()
+    assert agent.agent_id not in {finding.agent_id for finding in (await operator.sweep()).findings}
+    assert await answers(client, agent.agent_id)
+
+    await client.restart_agent(agent.agent_id)
+    await until(lambda: answers(client, agent.agent_id))
+    (now,) = await nodes_of(cloud, agent.agent_id)
+    assert (now["id"], now["user"]["id"]) == (node["id"], somebody)

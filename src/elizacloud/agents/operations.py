@@ -91,7 +91,7 @@ class Operations:
         generation = Generation(agent.id, 1, created_at=self._parts.now())
         expected = await self._expect(agent.id) if external else None
         async with self._creating:
-            self._check_budget(owner_id)
+            self._check_budget(owner_id, "create another agent")
             if agent_id is None:
                 await check_quota(self._parts.store, self._parts.settings, owner_id, new=True)
             if not external and not place.runtime.isolates:
@@ -154,14 +154,19 @@ class Operations:
         return await self._want(agent_id, owner_id, Wanted.STOPPED, "stop", "its owner wants it stopped")
 
     async def restart(self, agent_id: str, owner_id: str) -> Answer:
-        """A new run, whatever the present one does. One started by hand that has no usable key gets a new environment."""
+        """A new run, whatever the present one does. One started by hand that has no usable key gets a new environment.
+
+        Raises TooMany when its owner's quota is full, or when it needs a key and they had too many of late.
+        """
 
         def restarted(agent: Agent) -> Agent:
             state = State.STOPPING if agent.state in _RESTARTABLE else agent.state
             return replace(agent, wanted=Wanted.RUNNING, state=state, failure=None)
 
-        if (await self.get(agent_id, owner_id)).agent.wanted is not Wanted.RUNNING:
+        record = await self.get(agent_id, owner_id)
+        if record.agent.wanted is not Wanted.RUNNING:
             await self._check_room(owner_id)
+        self._spend_key(record)
         expected = await self._expect_if_external(agent_id, owner_id)
         await self._write(agent_id, owner_id, "restart", "its owner wants it restarted", restarted)
         return await self._answer(agent_id, owner_id, expected)
@@ -254,8 +259,11 @@ class Operations:
         def change(agent: Agent) -> Agent:
             return agent if agent.wanted is wanted else replace(agent, wanted=wanted, failure=None)
 
-        if wanted is Wanted.RUNNING and (await self.get(agent_id, owner_id)).agent.wanted is not wanted:
-            await self._check_room(owner_id)
+        if wanted is Wanted.RUNNING:
+            record = await self.get(agent_id, owner_id)
+            if record.agent.wanted is not wanted:
+                await self._check_room(owner_id)
+                self._spend_key(record)
         expected = await self._expect_if_external(agent_id, owner_id) if wanted is Wanted.RUNNING else None
         await self._write(agent_id, owner_id, step, reason, change)
         return await self._answer(agent_id, owner_id, expected)
@@ -300,12 +308,18 @@ class Operations:
                 retry_after_seconds=wait_seconds,
             )
 
-    def _check_budget(self, owner_id: str) -> None:
+    def _spend_key(self, record: Record) -> None:
+        """A start of an agent that never joined, or that was archived, costs a key as a create does."""
+        if record.generation.node_id is None and record.agent.state is not State.REQUESTED:
+            self._check_budget(record.agent.owner_id, "start the agent")
+            self._creates.spend(record.agent.owner_id)
+
+    def _check_budget(self, owner_id: str, doing: str) -> None:
         """Each create costs Headscale a key, and a key costs it a bcrypt."""
         wait_seconds = self._creates.wait_seconds(owner_id)
         if wait_seconds:
             raise TooMany(
-                "cannot create another agent now: its owner created as many as one may in a minute; try later",
+                f"cannot {doing} now: its owner's agents took as many keys as they may in a minute; try later",
                 code="too_many_creates",
                 retry_after_seconds=wait_seconds,
             )

@@ -110,7 +110,10 @@ class Settings(RelaySettings, DockerSettings, IdleSettings):
         30, description="How long POST /api/v1/agents waits for the join before it answers 202."
     )
     creates_per_minute: int = Field(
-        240, ge=0, description="How many agents one owner may create in a minute, since each mints a key; 0: no limit."
+        240,
+        ge=0,
+        description="How many agents one owner may create, or start before they ever joined, in a minute, since each mints a "
+        "key; 0: no limit.",
     )
     key_lifetime_seconds: Seconds = Field(
         600, description="How long a pre-auth key can be used; it is single-use in any case."

@@ -157,6 +157,14 @@ WELL = ((instance(),), (node(),), (key(),))
         ),
         pytest.param([record()], *WELL[:2], (key(alive=True),), [(Kind.LIVE_KEY, "k1")], id="key alive after the join"),
         pytest.param(
+            [unpinned(State.STARTED, preauth_key_id="k2")],
+            WELL[0],
+            (node(tags=tags(B, THEIRS), preauth_key_id="k1"),),
+            (key(alive=True),),
+            [(Kind.LIVE_KEY, "k1")],
+            id="live key of an earlier try of this agent, used by another one's node",
+        ),
+        pytest.param(
             [unpinned(State.STARTED, preauth_key_expired=False)],
             WELL[0],
             (),

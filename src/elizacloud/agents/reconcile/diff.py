@@ -227,3 +227,6 @@ def _of_key(key: PreAuthKey, record: Record | None, *, is_used: bool, now: datet
         # A key goes only after its node: a node without its key cannot come back after a restart of Headscale.
         live = Kind.ORPHAN_KEY if record is None else Kind.EXTRA_KEY
         yield Finding(live if is_alive else Kind.SPENT_KEY, agent_id, key.id)
+    elif is_alive and record is not None:
+        # By a node of before, or by another agent's that registered again with it: neither is to do so once more.
+        yield Finding(Kind.LIVE_KEY, agent_id, key.id)
