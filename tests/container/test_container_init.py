@@ -312,24 +312,27 @@ async def test_a_standard_input_that_ends_too_early_is_64(container: Container) 
 
 
 async def test_an_agents_secrets_are_in_its_environment_alone(container: Container) -> None:
-    files = [container.root / name for name in ("owners", "ours")]
-    files[0].write_text("export DISCORD_TOKEN='it'\\''s'\n")
-    files[1].write_text("export MILADY_API_TOKEN=token\n")
-    names = " ".join(map(str, files))
+    script = b"export DISCORD_TOKEN='it'\\''s'\nexport MILADY_API_TOKEN=token\n"
 
     seen = await container.run(
-        "/bin/sh", "-c", 'echo "$DISCORD_TOKEN $MILADY_API_TOKEN"', ELIZACLOUD_SECRET_FILES=names
+        *("/bin/sh", "-c", 'echo "$DISCORD_TOKEN $MILADY_API_TOKEN $(cat)"'),
+        given=b"hskey-auth-given\njoin-token\n" + script,
+        HEADSCALE_AUTH_KEY="stdin",
+        ELIZACLOUD_JOIN_TOKEN="stdin",
+        ELIZACLOUD_AGENT_SECRETS="stdin",
     )
 
-    assert (seen.code, seen.printed) == (0, "it's token\n")
+    assert (seen.code, seen.printed) == (0, "it's token \n")
     assert "DISCORD_TOKEN" not in container.told("tailscaled.env")
+    assert container.told("keys") == "hskey-auth-given\n"
 
 
 async def test_an_agent_does_not_run_without_its_secrets(container: Container) -> None:
-    seen = await container.run("/bin/sh", "-c", "echo agent", ELIZACLOUD_SECRET_FILES="/no/such/file")
+    for given, code in ((b"", 64), (b"exit 65\n", 65), (b". /no/such/file\n", None)):
+        seen = await container.run("/bin/sh", "-c", "echo agent", given=given, ELIZACLOUD_AGENT_SECRETS="stdin")
 
-    assert seen.code != 0
-    assert seen.printed == ""
+        assert seen.code == code or (code is None and seen.code != 0)
+        assert seen.printed == ""
 
 
 # What goes wrong

@@ -10,7 +10,7 @@ the sidecar's first process, and it ends when the sidecar ends: the kernel sees 
     making.py      make volumes, network and containers
     unit.py        what the containers of one instance are together (pure)
     configs.py     how containers are made, and how they are confined (pure)
-    handed.py      the files that are handed over on the volumes (pure)
+    handed.py      what is handed over by standard input (pure)
     labels.py      labels, names and refs (pure)
     images.py      which image is run: allowed, pulled, pinned by its id
     firewall.py    packet filters on the host: what agents reach there, and who reaches them

@@ -104,6 +104,7 @@ def wrapped_context(inner: Image, command: tuple[str, ...], *, busybox: Path, ta
         "COPY rootfs/ /",
         # Docker gives a volume the owner of what it is mounted on.
         f"COPY --chown={inner.user or '0:0'} node/ {NODE_DIRECTORY}/",
+        f"COPY --chown={inner.user or '0:0'} state/ {STATE_DIRECTORY}/",
         "ENV TS_SOCKET=/tmp/tailscale/tailscaled.sock",
         f"VOLUME {NODE_DIRECTORY}",
         f"ENTRYPOINT {json.dumps([SHELL, 'sh', '/usr/bin/container-init'])}",
@@ -113,6 +114,8 @@ def wrapped_context(inner: Image, command: tuple[str, ...], *, busybox: Path, ta
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         _file(tar, "Dockerfile", "\n".join(lines).encode(), 0o644)
         _programs(tar, busybox, tailscaled)
+        for directory in ("state", "state/home", "state/state"):
+            _directory(tar, directory, 0o700)
     return buffer.getvalue()
 
 

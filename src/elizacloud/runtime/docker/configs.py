@@ -6,6 +6,7 @@ processes, memory and CPU, a bridge without traffic between containers, no publi
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,13 +19,9 @@ from pydantic import SecretStr
 from elizacloud.errors import RuntimeRefused
 from elizacloud.model import AGENT_PORT
 from elizacloud.runtime.docker.handed import (
-    AUTH_KEY,
     BUSY_TOKEN,
     CONFIG,
-    JOIN_TOKEN,
     NODE_DIRECTORY,
-    OUR_SECRETS,
-    OWNERS_SECRETS,
     SHELL,
     SIDECAR_UID,
     STATE_DIRECTORY,
@@ -130,12 +127,7 @@ def is_embedded(image: str, options: DockerOptions) -> bool:
 def sidecar_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> dict[str, Any]:
     key = (spec.labels.agent_id, spec.labels.generation)
     environment = _for_container_init(spec, options)
-    environment |= {
-        "HEADSCALE_AUTH_KEY": STDIN,
-        "ELIZACLOUD_JOIN_TOKEN": STDIN,
-        "TS_SOCKET": "/run/tailscale/tailscaled.sock",
-        "ELIZACLOUD_TAILSCALED_LOG": "-",
-    }
+    environment |= {"TS_SOCKET": "/run/tailscale/tailscaled.sock", "ELIZACLOUD_TAILSCALED_LOG": "-"}
     if spec.report_url:
         environment["ELIZACLOUD_API_URL"] = spec.report_url
     return {
@@ -194,14 +186,14 @@ def whole_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> di
             code="no_container_init",
         )
     key = (spec.labels.agent_id, spec.labels.generation)
-    files = f"{OWNERS_SECRETS} {OUR_SECRETS}"
     command = command_of(spec, replace(image, entrypoint=()))
     return {
         "Image": image.id,
         "Hostname": spec.hostname,
         "Env": _listed(
-            public_environment(spec, image) | _for_container_init(spec, options) | {"ELIZACLOUD_SECRET_FILES": files}
+            public_environment(spec, image) | _for_container_init(spec, options) | {"ELIZACLOUD_AGENT_SECRETS": STDIN}
         ),
+        **GIVEN_BY_HAND,
         "Labels": written(spec.labels, Role.WHOLE),
         "Cmd": list(command),
         "Healthcheck": {"Test": ["NONE"]},
@@ -216,13 +208,13 @@ def whole_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> di
 def _for_container_init(spec: InstanceSpec, options: DockerOptions) -> dict[str, str]:
     return {
         "HEADSCALE_URL": spec.join_url,
-        "HEADSCALE_AUTH_KEY": f"file:{AUTH_KEY}",
+        "HEADSCALE_AUTH_KEY": STDIN,
         "CONTAINER_ID": spec.labels.agent_id,
         "TS_HOSTNAME": spec.hostname,
         "TS_STATE_DIR": NODE_DIRECTORY,
         # runc gives a tmpfs the mode of what it is mounted on: of all images' directories /tmp alone is anybody's.
         "TS_SOCKET": "/tmp/tailscale/tailscaled.sock",
-        "ELIZACLOUD_JOIN_TOKEN": f"file:{JOIN_TOKEN}",
+        "ELIZACLOUD_JOIN_TOKEN": STDIN,
         "ELIZACLOUD_AGENT_PORT": str(spec.agent.port or AGENT_PORT),
         "ELIZACLOUD_GOMEMLIMIT": options.tailscaled_memory_limit,
     }
@@ -278,7 +270,7 @@ def places() -> Places:
         home=state / "home",
         state=state / "state",
         config=Path(CONFIG),
-        join_token=Path(JOIN_TOKEN),
+        join_token=Path(os.devnull),  # container-init alone is given it
         busy_token=Path(BUSY_TOKEN),
     )
 

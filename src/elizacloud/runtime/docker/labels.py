@@ -35,7 +35,7 @@ class Keeps(StrEnum):
     """What a volume keeps. The first two outlive runs."""
 
     NODE = "node"
-    """tailscaled's state, the pre-auth key and the join token: the sidecar's alone."""
+    """tailscaled's state: the sidecar's alone."""
     STATE = "state"
     """The agent's own files, and what it is told."""
     TOOLS = "tools"

@@ -1,4 +1,4 @@
-"""Make what a unit is made of, and hand its files over. Every call may be repeated after a crash in the middle of it."""
+"""Make what a unit is made of. Every call may be repeated after a crash in the middle of it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from elizacloud.runtime.docker.configs import (
     DockerOptions,
     agent_config,
     is_embedded,
-    owners_secrets,
-    refused_variables,
     sidecar_config,
     whole_config,
 )
 from elizacloud.runtime.docker.engine import CONFLICT, Engine, beside
 from elizacloud.runtime.docker.firewall import Firewall, openings_for
-from elizacloud.runtime.docker.handed import STATE_DIRECTORY, Entry, archive, at_creation
 from elizacloud.runtime.docker.images import Image, Images
 from elizacloud.runtime.docker.labels import (
     AGENT,
@@ -57,7 +54,7 @@ class Maker:
         if is_embedded(image.name, options):
             whole = whole_config(spec, image, options)
             await beside(self._network(spec, sidecar_image), self._volumes(labels, key, Keeps.NODE, Keeps.STATE))
-            await self.hand_over_owners(spec, await self._container(whole, name_of(key, Role.WHOLE)))
+            await self._container(whole, name_of(key, Role.WHOLE))
             return
         agent_config(spec, image, options, sidecar_id="")  # refuses before anything is made
         await beside(self._network(spec, sidecar_image), self._volumes(labels, key, *Keeps))
@@ -69,16 +66,6 @@ class Maker:
     def docker_restarted(self) -> None:
         """What is kept of the host has to be looked at again."""
         self._firewall.forget()
-
-    async def hand_over_owners(self, spec: InstanceSpec, agent_id: str) -> None:
-        """What the owner gave to an agent that joins by itself: its configuration and secrets."""
-        files = at_creation(config=spec.agent.config, secrets=owners_secrets(spec), refused=refused_variables(spec))
-        await self.hand_over(agent_id, files, STATE_DIRECTORY)
-
-    async def hand_over(self, container_id: str, files: list[Entry], directory: str) -> None:
-        """Put files on the volume that is mounted at this directory, whether or not the container runs."""
-        async with self._engine.asked("hand files over to the instance") as docker:
-            await docker.containers.container(container_id).put_archive(directory, archive(files, below=directory))
 
     async def check_command(self, agent: Container) -> None:
         """Raise RuntimeRefused `spawn_failed` when the agent's command names a file that is not in its container."""

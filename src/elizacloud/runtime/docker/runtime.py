@@ -14,20 +14,13 @@ from weakref import WeakValueDictionary
 from elizacloud.errors import NotFound, RuntimeRefused
 from elizacloud.runtime.docker.configs import DockerOptions, given_by_owner, our_secrets
 from elizacloud.runtime.docker.engine import Engine
-from elizacloud.runtime.docker.handed import (
-    NODE_DIRECTORY,
-    STATE_DIRECTORY,
-    at_start,
-    for_agent,
-    for_node,
-    for_sidecar,
-)
+from elizacloud.runtime.docker.handed import for_agent, for_container_init
 from elizacloud.runtime.docker.images import Images
 from elizacloud.runtime.docker.labels import Keeps, Key, Role, checked, key_in, ref_of
 from elizacloud.runtime.docker.logs import follow as follow_log
 from elizacloud.runtime.docker.logs import lines_of
 from elizacloud.runtime.docker.making import Maker
-from elizacloud.runtime.docker.unit import Container, Unit
+from elizacloud.runtime.docker.unit import Unit
 from elizacloud.runtime.docker.units import Units
 from elizacloud.runtime.docker.usage import usage_of
 from elizacloud.runtime.docker.watching import Watch
@@ -62,8 +55,6 @@ class DockerRuntime:
             for unit in await self._units.of(key):
                 _check_succession(unit, labels)
                 if unit.labels == labels and unit.agent is not None and unit.phase is not Phase.CREATED:
-                    if unit.embedded:
-                        await self._maker.hand_over_owners(spec, unit.agent.id)
                     self._given[unit.ref] = given_by_owner(spec)
                     return unit.ref
                 await self._units.remove(unit)
@@ -88,21 +79,16 @@ class DockerRuntime:
                 )
             await self._units.end(unit, grace_seconds=0)  # all start as one, and one may have been left
             await self._maker.check_command(unit.agent)
-            await self._units.begin(unit, await self._handed(unit, unit.agent, secrets))
+            await self._units.begin(unit, self._handed(unit, secrets))
 
-    async def _handed(self, unit: Unit, agent: Container, secrets: InstanceSecrets) -> dict[Role, bytes]:
-        """Hand over what goes by files, and return what each container is to be given."""
+    def _handed(self, unit: Unit, secrets: InstanceSecrets) -> dict[Role, bytes]:
+        """What each container is to be given."""
         key = secrets.preauth_key.get_secret_value() if secrets.preauth_key else None
         join_token, busy_token = (token.get_secret_value() for token in (secrets.join_token, secrets.busy_token))
-        ours = our_secrets(secrets)
-        if unit.sidecar is None:
-            await self._maker.hand_over(agent.id, for_node(auth_key=key, join_token=join_token), NODE_DIRECTORY)
-            await self._maker.hand_over(agent.id, at_start(secrets=ours, busy_token=busy_token), STATE_DIRECTORY)
-            return {}
-        return {
-            Role.TAILNET: for_sidecar(auth_key=key, join_token=join_token),
-            Role.AGENT: for_agent(owners=self._given.get(unit.ref, b""), secrets=ours, busy_token=busy_token),
-        }
+        owners = self._given.get(unit.ref, b"")
+        for_init = for_container_init(auth_key=key, join_token=join_token)
+        script = for_agent(owners=owners, secrets=our_secrets(secrets), busy_token=busy_token)
+        return {Role.TAILNET: for_init, Role.AGENT: script, Role.WHOLE: for_init + script}
 
     async def pause(self, ref: str) -> None:
         async with self._changing_by(ref) as unit:
