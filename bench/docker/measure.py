@@ -42,8 +42,11 @@ class Measured:
     server: str = ""
     engine: str = ""
     ours_seconds: list[float] = field(default_factory=list)
+    same_image_seconds: list[float] = field(default_factory=list)
+    """Of agents in the image that the bare script runs, which joins by itself: one container, where a sidecar makes it two."""
     bare_seconds: list[float] = field(default_factory=list)
     ours_at_once_seconds: float = 0.0
+    same_image_at_once_seconds: float = 0.0
     bare_at_once_seconds: float = 0.0
     from_pause_seconds: list[float] = field(default_factory=list)
     from_stop_seconds: list[float] = field(default_factory=list)
@@ -97,17 +100,15 @@ async def _remove_networks(engine: DockerEngine, *, but: list[str]) -> None:
 async def _create(client: Client, bare: Bare, plan: Plan, measured: Measured) -> None:
     await _forget(client, [(await _created(client, "first"))[1]])  # which makes the network
     for number in range(plan.rounds):
-        seconds, agent_id = await _created(client, f"bench-{number}")
-        measured.ours_seconds.append(seconds)
-        await _forget(client, [agent_id])
+        for image, into in ((None, measured.ours_seconds), (EMBEDDED_IMAGE, measured.same_image_seconds)):
+            seconds, agent_id = await _created(client, f"bench-{number}", image)
+            into.append(seconds)
+            await _forget(client, [agent_id])
         seconds, container_id = await bare.create()
         measured.bare_seconds.append(seconds)
         await bare.remove(container_id)
-    began = time.monotonic()
-    async with asyncio.TaskGroup() as tasks:
-        ours = [tasks.create_task(_created(client, f"once-{number}")) for number in range(plan.at_once)]
-    measured.ours_at_once_seconds = time.monotonic() - began
-    await _forget(client, [task.result()[1] for task in ours])
+    measured.ours_at_once_seconds = await _at_once(client, plan.at_once, None)
+    measured.same_image_at_once_seconds = await _at_once(client, plan.at_once, EMBEDDED_IMAGE)
     began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         bares = [tasks.create_task(bare.create()) for _ in range(plan.at_once)]
@@ -116,10 +117,20 @@ async def _create(client: Client, bare: Bare, plan: Plan, measured: Measured) ->
         await bare.remove(made.result()[1])
 
 
-async def _created(client: Client, name: str) -> tuple[float, str]:
+async def _at_once(client: Client, number: int, image: str | None) -> float:
+    """Seconds until all answer."""
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        ours = [tasks.create_task(_created(client, f"once-{each}", image)) for each in range(number)]
+    seconds = time.monotonic() - began
+    await _forget(client, [task.result()[1] for task in ours])
+    return seconds
+
+
+async def _created(client: Client, name: str, image: str | None = None) -> tuple[float, str]:
     """Seconds from the request that creates it to its answer through the relay."""
     began = time.monotonic()
-    agent = await client.create_agent(name, wait_seconds=0)
+    agent = await client.create_agent(name, wait_seconds=0, options={"image": image} if image else None)
     await client.wait_until(agent.agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
     await _ask(client, agent.agent_id)
     return time.monotonic() - began, agent.agent_id
@@ -195,6 +206,7 @@ def _settings(engine: DockerEngine) -> Iterator[None]:
         "ELIZACLOUD_DOCKER_URL": engine.url,
         "ELIZACLOUD_DOCKER_SIDECAR_IMAGE": SIDECAR_IMAGE,
         "ELIZACLOUD_DOCKER_AGENT_IMAGE": AGENT_IMAGE,
+        "ELIZACLOUD_DOCKER_EMBEDDED_IMAGES": EMBEDDED_IMAGE,
     }
     before = {name: os.environ.get(name) for name in chosen}
     os.environ.update(chosen)
