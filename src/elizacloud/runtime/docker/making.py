@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from aiodocker.volumes import DockerVolume
+
 from elizacloud.errors import NotFound, RuntimeRefused
 from elizacloud.runtime.docker.configs import (
     DockerOptions,
@@ -81,7 +83,7 @@ class Maker:
         for keeps in kept:
             with suppress(NotFound):
                 async with self._engine.asked("remove a volume") as docker:
-                    await (await docker.volumes.get(name_of(key, keeps))).delete()
+                    await DockerVolume(docker, name_of(key, keeps)).delete()
 
     async def volumes(self, installation_id: str, agent_id: str | None) -> list[Volume]:
         wanted = [f"{INSTALLATION}={installation_id}"] + ([] if agent_id is None else [f"{AGENT}={agent_id}"])
@@ -110,8 +112,9 @@ class Maker:
             await self.remove_volumes(key, keeps)
         async with self._engine.asked("make a volume") as docker:
             config = {"Name": name_of(key, keeps), "Labels": written_for_volume(labels)}
-            volume = await docker.volumes.create(config)
-            present = (await volume.show()).get("Labels") or {}
+            # As aiodocker asks, but for the answer, which it drops: the volume as it is, also when it was there.
+            made = await docker._query_json("volumes/create", method="POST", data=config)
+            present = made.get("Labels") or {}
         if present.get(INSTALLATION) != labels.installation_id:
             raise RuntimeRefused("cannot create the instance: its volume is not ours", code="not_ours")
 

@@ -164,6 +164,15 @@ def container_of(shown: Mapping[str, Any]) -> Container | None:
     )
 
 
+def unstarted_of(listed: Mapping[str, Any]) -> Container | None:
+    """From the Engine API's list, which says all that there is to know of a container that was never started; of any other
+    None."""
+    known = read(listed.get("Labels"))
+    if known is None or listed["State"] != "created":
+        return None
+    return Container(listed["Id"], *known, status="created", exit_code=0, out_of_memory=False, started_at=None)
+
+
 def units_of(containers: Iterable[Container]) -> list[Unit]:
     """One for each run that has a container."""
     by_run: dict[Labels, dict[Role, Container]] = {}

@@ -7,11 +7,13 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 
+from aiodocker.containers import DockerContainer
+
 from elizacloud.errors import Error, NotFound, RuntimeRefused
 from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine, beside
 from elizacloud.runtime.docker.labels import Key, Role, filters, key_in
 from elizacloud.runtime.docker.logs import lines_of
-from elizacloud.runtime.docker.unit import Container, Unit, container_of, units_of
+from elizacloud.runtime.docker.unit import Container, Unit, container_of, units_of, unstarted_of
 from elizacloud.runtime.protocol import Instance
 
 SIDECAR_GRACE_SECONDS = 2
@@ -30,7 +32,7 @@ class Units:
         async with self._engine.asked("list the instances") as docker:
             listed = await docker.containers.list(all=True, filters=filters(**wanted))
         looking = asyncio.Semaphore(LOOKS_AT_ONCE)
-        looks = await beside(*(self._look(found.id, looking) for found in listed))
+        looks = await beside(*(self._look(found, looking) for found in listed))
         return units_of(container for container in looks if container is not None)
 
     async def of(self, key: Key) -> list[Unit]:
@@ -107,11 +109,13 @@ class Units:
                 async with self._engine.asked("remove the instance") as docker:
                     await docker.containers.container(container.id).delete(force=True, v=True)
 
-    async def _look(self, container_id: str, looking: asyncio.Semaphore) -> Container | None:
+    async def _look(self, listed: DockerContainer, looking: asyncio.Semaphore) -> Container | None:
+        if (unstarted := unstarted_of(listed._container)) is not None:
+            return unstarted
         async with looking:
             try:
                 async with self._engine.asked("look at an instance") as docker:
-                    return container_of(await docker.containers.container(container_id).show())
+                    return container_of(await docker.containers.container(listed.id).show())
             except NotFound:  # it went since the list was made
                 return None
 

@@ -10,13 +10,15 @@ from typing import Any
 from elizacloud.errors import NotFound, RuntimeUnavailable
 from elizacloud.processes import Backoff
 from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine, unix_time
-from elizacloud.runtime.docker.labels import filters, read, ref_of
+from elizacloud.runtime.docker.labels import Role, filters, read, ref_of
 from elizacloud.runtime.docker.unit import Unit
 from elizacloud.runtime.docker.units import Units
 from elizacloud.runtime.protocol import Instance
 
 BACKOFF = Backoff(first_seconds=0.1, cap_seconds=5.0, jitter=0.0)
 SEEN = ["create", "start", "pause", "unpause", "die", "destroy"]
+ENDS = frozenset({"die", "destroy"})
+"""What is news of a sidecar by itself: all else happens to the agent next, and until then its end is an earlier one's."""
 
 
 class Watch:
@@ -81,4 +83,6 @@ class Watch:
 
 def _ref_in(event: Mapping[str, Any]) -> str | None:
     known = read(event.get("Actor", {}).get("Attributes"))
-    return ref_of(known[0]) if known is not None else None
+    if known is None or (known[1] is Role.TAILNET and event["Action"] not in ENDS):
+        return None
+    return ref_of(known[0])
