@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from elizacloud.agents.wishes import CONFIG_MAX_BYTES
 from elizacloud.model import AgentSpec
 from elizacloud.runtime.docker.labels import Role, network_name
 from elizacloud.runtime.protocol import Labels
@@ -109,6 +110,14 @@ async def test_it_finds_its_secrets_in_its_environment_and_docker_shows_none(rig
     shown = shown.replace("/join-token", "").replace("/busy-token", "")
     for canary in canaries:
         assert canary not in shown
+
+
+async def test_an_agent_gets_as_much_configuration_as_it_may_have(rig: DockerRig) -> None:
+    large = {"k": "x" * (CONFIG_MAX_BYTES - 100)}
+
+    said = await output_of(rig, "busybox wc -c <$ELIZACLOUD_AGENT_CONFIG", AgentSpec(config=large))
+
+    assert said.strip() == str(len(json.dumps(large)))
 
 
 async def test_a_variable_that_is_ours_is_not_taken_from_the_owner_and_its_log_says_so(rig: DockerRig) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from elizacloud.runtime.docker.labels import Role, key_in, read, ref_of, written
-from elizacloud.runtime.docker.unit import Container, container_of, units_of
+from elizacloud.runtime.docker.unit import Container, container_of, units_of, unstarted_of
 from elizacloud.runtime.protocol import Instance, Labels, Phase
 
 LABELS = Labels("one", "bcdfghjkm2345678", 1, 2)
@@ -124,3 +124,13 @@ def test_what_lacks_a_label_is_not_ours(missing: str) -> None:
 )
 def test_what_is_no_ref_has_no_key(ref: str) -> None:
     assert key_in(ref) is None
+
+
+def test_the_list_is_enough_for_what_was_never_started_and_for_nothing_else() -> None:
+    def listed(state: str, **labels: str) -> dict[str, Any]:
+        return {"Id": "id-of-agent", "State": state, "Labels": labels or written(LABELS, Role.AGENT)}
+
+    assert unstarted_of(listed("created")) == container(Role.AGENT, "created")
+    assert unstarted_of(listed("exited")) is None
+    assert unstarted_of(listed("running")) is None
+    assert unstarted_of(listed("created", theirs="yes")) is None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from aiodocker.containers import DockerContainer
+from aiodocker.stream import Stream
 
 from elizacloud.errors import Error, NotFound, RuntimeRefused
 from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine, beside
@@ -62,14 +63,23 @@ class Units:
             raise RuntimeRefused(str(error), code="spawn_failed") from error
 
     async def _start(self, container: Container, given: bytes | None) -> None:
-        async with self._engine.asked("start the instance") as docker:
+        async def begin() -> None:
+            async with self._engine.asked("start the instance"):
+                await started.start()
+
+        async def hand_over(stream: Stream, what: bytes) -> None:
+            async with self._engine.asked("hand over to the instance"):
+                await stream.write_in(what)
+
+        async with self._engine.asked("start the instance", within_seconds=2 * CALL_SECONDS) as docker:
             started = docker.containers.container(container.id)
             if given is None:
-                await started.start()
+                await begin()
                 return
             async with started.attach(stdin=True) as stream:
-                await stream.write_in(given)
-                await started.start()
+                await hand_over(stream, b"")  # which attaches
+                # Beside each other: only a container that runs takes more than a socket holds.
+                await beside(begin(), hand_over(stream, given))
 
     async def _is_over(self, sidecar: Container) -> bool:
         """Whether it had ended by itself; else it has ended now."""
