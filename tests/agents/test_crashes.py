@@ -163,6 +163,16 @@ async def test_an_agent_that_died_while_nobody_looked_is_started_again(world: Wo
     assert after.generation.node_id == before.generation.node_id
 
 
+@pytest.mark.parametrize(("wish", "end"), [("stop", State.STOPPED), ("delete", State.GONE)])
+async def test_a_wish_that_was_only_written_is_granted_at_once(world: World, wish: str, end: State) -> None:
+    async with world.running():
+        agent_id = (await world.ready()).agent.id
+    await getattr(world.lifecycle.operations, wish)(agent_id, ANN)
+    world.new_lifecycle()
+    async with world.running():
+        await world.until(agent_id, end, within=5)
+
+
 async def test_a_pause_before_the_next_try_survives_a_restart(world: World) -> None:
     world.headscale.down = True
     async with world.running():

@@ -138,7 +138,7 @@ class Driver:
         agent = record.agent
         self._parts.journal.tell(record)
         self._parts.uses.note(agent.id)
-        if agent.state is State.READY and agent.agent_ready:
+        if agent.state is State.READY and agent.agent_ready and next_step(agent.state, agent.wanted) is None:
             # The first sweep finds what happened to it meanwhile; probes of all at once would be a crowd.
             self.wake_in(agent.id, self._random.random() * STEADY_PROBE_SECONDS)
         elif agent.failure is not None and agent.failure.retry_at is not None:
