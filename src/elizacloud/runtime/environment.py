@@ -33,7 +33,7 @@ class Listen:
     port: int | None = None
     bind: str = "127.0.0.1"
     """The address for the port. An agent of this family that is told of loopback alone takes no request that names its address
-    on the tailnet."""
+    on the tailnet, unless that is in its ALLOWED_HOSTS, which has no wildcard: its owner's affair, once there is an address."""
 
     exactly: bool = False
     """It listens where ELIZACLOUD_AGENT_LISTEN says, whatever else it is told, and leaves to us who may get there."""
