@@ -3,6 +3,10 @@
     python -m bench.nodes [COUNT]
 
 On the first Headscale that ELIZACLOUD_HEADSCALE_BIN names, else on whatever `up` takes. Printed and saved.
+
+Nothing may make or remove network links of this machine meanwhile, as tests on Docker do: at each one every tailscaled binds
+anew, reconnects and tells the server. A link in three seconds costs 0.4% of a core for each of them, on any control server
+alike; without, they take 0.02%.
 """
 
 from __future__ import annotations
