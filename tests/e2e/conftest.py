@@ -25,14 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(180))
 
 
-def _name(headscale: str) -> str:
+def server_name(headscale: str) -> str:
     return headscale if headscale == "devcontrol" else f"headscale {Path(headscale).name}"
 
 
-@pytest.fixture(params=SERVERS, ids=_name)
+@pytest.fixture(params=SERVERS, ids=server_name)
 def headscale(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> str:
     """The control server that this test runs on, as `--headscale` takes it."""
-    record_property(CONTROL_SERVER, _name(request.param))
+    record_property(CONTROL_SERVER, server_name(request.param))
     return str(request.param)
 
 

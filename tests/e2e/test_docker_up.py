@@ -23,8 +23,10 @@ from elizacloud.errors import Unavailable
 from elizacloud.runtime.docker.labels import Role, name_of
 from elizacloud.runtime.docker.usage import USAGE_UNKNOWN
 from elizacloud.states import State
+from tests.conftest import CONTROL_SERVER
 from tests.docker_engine import AGENT_IMAGE, DockerEngine, lift_filters
 from tests.e2e.cloud import Cloud
+from tests.e2e.conftest import SERVERS, server_name
 from tests.e2e.test_docker import answers, until_nothing_is_left
 from tests.e2e.test_secrets import SHAPES, canary
 
@@ -36,8 +38,8 @@ CANARY = canary()
 KEPT = "/var/lib/elizacloud/agent/state/kept"
 
 
-@pytest.fixture(scope="module")
-def cloud(docker_engine: DockerEngine) -> Iterator[Cloud]:
+@pytest.fixture(scope="module", params=SERVERS, ids=server_name)
+def cloud(request: pytest.FixtureRequest, docker_engine: DockerEngine) -> Iterator[Cloud]:
     """Where the sidecar's image is not there yet."""
     settings = {
         "ELIZACLOUD_RUNTIME": "docker",
@@ -45,7 +47,7 @@ def cloud(docker_engine: DockerEngine) -> Iterator[Cloud]:
         "ELIZACLOUD_DOCKER_SIDECAR_IMAGE": SIDECAR,
         "ELIZACLOUD_DOCKER_AGENT_IMAGE": AGENT_IMAGE,
     }
-    cloud = Cloud("devcontrol", environment=settings)
+    cloud = Cloud(request.param, environment=settings)
     networks = docker_engine.names("networks")
     try:
         yield cloud.start()
@@ -56,7 +58,7 @@ def cloud(docker_engine: DockerEngine) -> Iterator[Cloud]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def client(cloud: Cloud, record_property: Callable[[str, object], None]) -> AsyncIterator[Client]:
-    record_property("control_server", "devcontrol")
+    record_property(CONTROL_SERVER, server_name(cloud.headscale))
     async with Client(cloud.url, SecretStr(cloud.token)) as made:
         yield made
 
@@ -101,6 +103,8 @@ async def test_its_output_is_read_and_followed_by_api_and_command_line(
     made = await client.create_agent("talker", options={"command": ["/bin/sh", "-c", script]})
     try:
         async with asyncio.timeout(WITHIN_SECONDS):
+            async with contextlib.aclosing(client.logs(made.agent_id, following=True)) as lines:
+                assert [await anext(lines), await anext(lines)] == ["one", "two"]
             async with contextlib.aclosing(client.logs(made.agent_id, tail=1, following=True)) as lines:
                 assert await anext(lines) == "two"
                 await _inside(docker_engine, made, "touch /tmp/go")
