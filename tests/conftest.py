@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from elizacloud.binaries import Binaries, show_progress
 from elizacloud.settings import load_settings
@@ -43,7 +44,7 @@ def tell_the_same_stories(config: pytest.Config) -> None:
     """Hypothesis draws from the constants of whatever modules are imported, so that a test alone would see other examples
     than the same test in a whole run, even a derandomized one."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(providers, "_get_local_constants", providers.Constants)
+    patch.setattr(providers, "_get_local_constants", Constants)
     config.add_cleanup(patch.undo)
 
 
