@@ -81,6 +81,22 @@ async def test_requests_and_uploads_pass_over_tls(run_dir: Path) -> None:
         client.close()
 
 
+async def test_long_bodies_pass_over_tls_both_ways(run_dir: Path) -> None:
+    body = bytes(range(256)) * 4_000
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + await reader.readexactly(len(body)))
+
+    async with running(run_dir, ServerCertificate(*write_pair(run_dir))) as cloud:
+        cloud.agent(echo)
+        client = await connect(cloud)
+        client.send(request(method="POST", headers=f"Content-Length: {len(body)}\r\n", body=body))
+        async with asyncio.timeout(30):
+            assert (await client.answer()).body == body
+        client.close()
+
+
 async def test_old_versions_are_refused(run_dir: Path) -> None:
     certificate = ServerCertificate(*write_pair(run_dir))
     assert certificate.context.minimum_version is ssl.TLSVersion.TLSv1_2

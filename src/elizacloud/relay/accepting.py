@@ -43,7 +43,7 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        protocol: Callable[[], asyncio.Protocol],
+        protocol: Callable[[], asyncio.BaseProtocol],
         *,
         handshakes: Handshakes | None,
         on_arrived: Callable[[], None],

@@ -16,13 +16,14 @@ from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.exchange import Exchange
 from elizacloud.relay.http1.head import BadMessage, cut_request_head
 from elizacloud.relay.intake import Intake
+from elizacloud.relay.reading import BOUNDED, BoundedReads, room_for
 from elizacloud.relay.server_settings import ServerSettings
 from elizacloud.relay.turns import BULK_BYTES, Turns
 
 _HELD_BYTES = 64 << 10
 
 
-class Incoming(asyncio.Protocol):
+class Incoming(BoundedReads):
     """The half of a client's connection that reads. The other half (server.py) does what heads ask for."""
 
     __slots__ = (
@@ -73,16 +74,22 @@ class Incoming(asyncio.Protocol):
     def _refuse(self, answer: OwnAnswer) -> None:
         """What was sent cannot be read: nothing after it can be either."""
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # Over TLS the hint is what has come, and uvloop forgets what was not taken of it when the client leaves. A request
+        # ends then; an upgraded connection brings its last bytes to the agent.
+        return room_for(sizehint) if self._state is State.PIPE else BOUNDED
+
     def data_received(self, data: bytes) -> None:
         if self._state is State.DISCARD:
             return
-        if self._state is State.HEAD and not self._held:
-            self._deadline.set(self._settings.headers_timeout_seconds)
+        begins = self._state is State.HEAD and not self._held
         self._held = self._held + data if self._held else data
         if self._waits:
             self._regulate()
         else:
             self._take_turn(len(data))
+        if begins and self._held and self._state is State.HEAD:  # most heads come whole
+            self._deadline.set(self._settings.headers_timeout_seconds)
 
     def _take_turn(self, size: int) -> None:
         """Use what is held, now or when it is its owner's turn."""

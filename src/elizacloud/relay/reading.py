@@ -7,8 +7,9 @@ from abc import abstractmethod
 
 READ_BYTES = 64 << 10
 
-# One for all connections: event loops fill it and hand it over in one step.
-_buffer = memoryview(bytearray(READ_BYTES))
+# One for all connections: event loops fill it and hand it over in one step. More than a read has room for what TLS holds.
+_buffer = memoryview(bytearray(1 << 20))
+BOUNDED = _buffer[:READ_BYTES]
 
 
 class BoundedReads(asyncio.BufferedProtocol):
@@ -17,10 +18,15 @@ class BoundedReads(asyncio.BufferedProtocol):
     __slots__ = ()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _buffer
+        return BOUNDED
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(_buffer[:nbytes]))
+        self.data_received(_buffer[:nbytes].tobytes())
 
     @abstractmethod
     def data_received(self, data: bytes) -> None: ...
+
+
+def room_for(size: int) -> memoryview:
+    """A buffer for a read that is not bounded, for a `get_buffer` that needs one."""
+    return _buffer[: max(READ_BYTES, size)]

@@ -126,6 +126,8 @@ class ClientConnection(Incoming):
             self._advance()
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._state is State.PIPE and self._held and self._exchange is not None:
+            self._exchange.piped_up(self._held)  # it waited for its turn
         self._state = State.CLOSED
         self._deadline.stop()
         self._held = b""

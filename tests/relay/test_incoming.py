@@ -1,0 +1,43 @@
+import asyncio
+
+from elizacloud.relay.reading import READ_BYTES
+from tests.relay.conftest import Cloud, RawAgent, request, soon, until
+
+UPGRADE = "Connection: Upgrade\r\nUpgrade: x\r\n"
+SWITCHED = b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+ALL_THAT_TLS_HOLDS = 300_000
+
+
+async def test_uploads_are_read_in_pieces(cloud: Cloud, agent: RawAgent) -> None:
+    client = await cloud.client()
+    client.send(request(method="POST", headers="Content-Length: 9\r\n"))
+    await until(lambda: bool(agent.heads))
+    (connection,) = cloud.worker._clients
+    assert len(connection.get_buffer(ALL_THAT_TLS_HOLDS)) == READ_BYTES
+
+
+async def test_of_an_upgraded_connection_nothing_is_left_to_be_forgotten(cloud: Cloud) -> None:
+    cloud.agent(RawAgent(SWITCHED))
+    client = await cloud.client()
+    assert (await soon(client.ask(request(headers=UPGRADE)))).status == 101
+    (connection,) = cloud.worker._clients
+    assert len(connection.get_buffer(ALL_THAT_TLS_HOLDS)) >= ALL_THAT_TLS_HOLDS
+
+
+async def test_what_an_upgraded_client_sent_before_it_left_reaches_the_agent(cloud: Cloud) -> None:
+    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(SWITCHED)
+        got.set_result(await reader.read())
+
+    cloud.agent(agent)
+    client = await cloud.client()
+    assert (await soon(client.ask(request(headers=UPGRADE)))).status == 101
+    turns = cloud.worker._surroundings.turns
+    turns._left = 0.0  # and the loop was not asked to look: what comes now waits for its turn
+    client.send(b"last words")
+    await until(lambda: bool(turns._lines))
+    client.close()
+    assert await soon(got) == b"last words"
