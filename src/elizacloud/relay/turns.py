@@ -52,7 +52,8 @@ class Turns:
             self._most = _PIECE_BYTES
         left = self._left
         if left > 0:
-            size = min(size, self._most)
+            if size > self._most:
+                size = self._most
             self._left = left = left - _EVENT - size * _BYTES
             if left <= 0:
                 self._call_soon(self._looked)

@@ -7,7 +7,7 @@ Trace Context level 1 (W3C, sections 3.2 and 3.3): a `traceparent` that is well-
 from __future__ import annotations
 
 import re
-from random import randbytes
+from random import getrandbits
 
 from elizacloud.relay.http1.head import Field
 
@@ -26,7 +26,7 @@ Trace = tuple[str, str, str]
 
 def new_trace() -> Trace:
     """For a request that came with no names of its own."""
-    made = randbytes(24).hex()
+    made = f"{getrandbits(192):048x}"
     request_id = made[:32]
     # "01", sampled: with 00 an agent that traces by itself would record nothing.
     lines = f"X-Request-Id: {request_id}\r\ntraceparent: 00-{request_id}-{made[32:]}-01\r\n"

@@ -78,10 +78,11 @@ def kept_with_head(decide: Callable[[Head], Fact]) -> Callable[[Head], Fact]:
 
     @wraps(decide)
     def known(head: Head) -> Fact:
-        kept = head.kept
-        if decide in kept:
-            return kept[decide]  # type: ignore[no-any-return]
-        fact = kept[decide] = decide(head)
+        try:
+            return head.kept[decide]  # type: ignore[no-any-return]
+        except KeyError:
+            pass
+        fact = head.kept[decide] = decide(head)
         return fact
 
     return known

@@ -89,7 +89,7 @@ class LinkClient:
 
     @property
     def tokens_honoured(self) -> bool:
-        return self.silent_seconds <= self._grace_seconds
+        return self._heard_at is not None and self._clock() - self._heard_at <= self._grace_seconds
 
     async def run(self, worker: Worker) -> None:
         """Follow the control plane until cancelled."""
