@@ -51,9 +51,9 @@ class Tenant:
     def token(self) -> str:
         return f"ec_benchbench{self.number:02}_secret"
 
-    def request(self, path: str, headers: str = "") -> bytes:
+    def request(self, path: str, headers: str = "", method: str = "GET") -> bytes:
         return (
-            f"GET /api/relay/{self.agent_id}{path} HTTP/1.1\r\nHost: bench\r\n"
+            f"{method} /api/relay/{self.agent_id}{path} HTTP/1.1\r\nHost: bench\r\n"
             f"Authorization: Bearer {self.token}\r\n{headers}\r\n"
         ).encode()
 
@@ -72,6 +72,7 @@ class Agents(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._held = b""
+        self._swallows = False
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -87,6 +88,8 @@ class Agents(asyncio.Protocol):
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
+        if self._swallows:
+            return
         *heads, self._held = (self._held + data).split(_END)
         for head in heads:
             if _OTHERS_DIAL in head:
@@ -98,6 +101,9 @@ class Agents(asyncio.Protocol):
         if path == b"/events":
             self._transport.write(_EVENTS)
             self.streams.append(self._transport)
+        elif path == b"/upload":
+            self._transport.write(_EVENTS)  # an early answer that never ends: the upload goes on, and the client knows
+            self._swallows = True
         elif path == b"/body":
             self._sending = asyncio.get_running_loop().create_task(self._send_body(), name="body")
         else:

@@ -1,6 +1,6 @@
 """The other owner at full speed: its agents and its clients, in a process that yields to everything else on its core.
 
-    python -m bench.relay_neighbour HANDED READY PORT CONNECTIONS [--bodies]
+    python -m bench.relay_neighbour HANDED READY PORT CONNECTIONS [--bodies | --uploads]
 
 What is measured beside it is what the relay makes of it, so it takes no part in anything but the relay: connections to
 its agents are handed over at the socket HANDED (by relay_agents.py). It listens at READY when all clients are busy.
@@ -20,6 +20,30 @@ from bench.relay_agents import TENANTS, Agents
 from bench.relay_streams import Client, again_at_the_end, open_all
 
 _, OTHER = TENANTS
+_PIECE = bytes(256 << 10)
+
+
+class Upload(Client):
+    """It never ends."""
+
+    def __init__(self) -> None:
+        super().__init__(OTHER.request("/upload", f"Content-Length: {1 << 50}\r\n", "POST"))
+        self._writable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._send()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._send()
+
+    def _send(self) -> None:
+        while self._writable and not self.transport.is_closing():
+            self.transport.write(_PIECE)
 
 
 class Handed:
@@ -42,11 +66,13 @@ class Handed:
             taking.add_done_callback(self._taking.discard)
 
 
-async def be_greedy(handed: Path, ready: Path, port: int, connections: int, *, bodies: bool) -> None:
+async def be_greedy(handed: Path, ready: Path, port: int, connections: int, *, bodies: bool, uploads: bool) -> None:
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     Handed(handed)
 
     def make() -> Client:
+        if uploads:
+            return Upload()
         return Client(OTHER.request("/body" if bodies else "/"), again_at_the_end() if bodies else lambda data: True)
 
     await open_all(port, connections, make, b"HTTP/1.1 200 ")
@@ -60,6 +86,8 @@ if __name__ == "__main__":
     parser.add_argument("ready", type=Path)
     parser.add_argument("port", type=int)
     parser.add_argument("connections", type=int)
-    parser.add_argument("--bodies", action="store_true")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--bodies", action="store_true")
+    kinds.add_argument("--uploads", action="store_true")
     given = parser.parse_args()
-    uvloop.run(be_greedy(given.handed, given.ready, given.port, given.connections, bodies=given.bodies))
+    uvloop.run(be_greedy(**vars(given)))

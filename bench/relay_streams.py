@@ -190,6 +190,7 @@ class Bench:
         for what, connections, kind in (
             (f"{GREEDY_REQUESTS} connections", GREEDY_REQUESTS, ()),
             (f"{GREEDY_BODIES} endless downloads", GREEDY_BODIES, ("--bodies",)),
+            (f"{GREEDY_BODIES} endless uploads", GREEDY_BODIES, ("--uploads",)),
         ):
             ready = self.agents.with_name("ready")
             handed = handed_beside(self.agents)
