@@ -112,9 +112,9 @@ class Maker:
             await self.remove_volumes(key, keeps)
         async with self._engine.asked("make a volume") as docker:
             config = {"Name": name_of(key, keeps), "Labels": written_for_volume(labels)}
-            # As aiodocker asks, but for the answer, which it drops: the volume as it is, also when it was there.
-            made = await docker._query_json("volumes/create", method="POST", data=config)
-            present = made.get("Labels") or {}
+            volume = await docker.volumes.create(config)
+            # Asked for: the answer to a creation has no labels when dockerd was started again since the volume was made.
+            present = (await volume.show()).get("Labels") or {}
         if present.get(INSTALLATION) != labels.installation_id:
             raise RuntimeRefused("cannot create the instance: its volume is not ours", code="not_ours")
 
