@@ -249,7 +249,8 @@ class RandomCloud:
         self.passes(SETTLED_SECONDS)
         for record in self.records():
             failure = record.agent.failure
-            if failure is not None and failure.code == "node_changed" and record.agent.wanted is Wanted.RUNNING:
+            is_held = failure is not None and failure.code == "node_changed"
+            if is_held and record.agent.wanted in (Wanted.RUNNING, Wanted.PAUSED):
                 self.want(record.agent.id, "restart", Wanted.RUNNING)
         self.passes(SETTLED_SECONDS)
         self.run(world.lifecycle.sweeper.sweep(accept=True))
