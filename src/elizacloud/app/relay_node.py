@@ -16,7 +16,7 @@ from elizacloud.headscale.protocol import Headscale
 from elizacloud.model import TAG_RELAY, installation_tag
 from elizacloud.tailnet.join import Joined, JoinPrefs, KeyRefused, join
 from elizacloud.tailnet.localapi import LocalApi
-from elizacloud.tailnet.tailscaled import Tailscaled, udp_port_of
+from elizacloud.tailnet.tailscaled import STATE_FILE, Tailscaled, udp_port_of
 from elizacloud.tailnet.tunnel import DEVICE
 
 KEY_LIFETIME_SECONDS = 300.0
@@ -61,7 +61,7 @@ class RelayNode:
         if self._tun:
             tailscaled = replace(tailscaled, tun=DEVICE)
         tailscaled.prepare()
-        _check_state(self._directory / "tailscaled.state")
+        _check_state(self._directory / STATE_FILE)
         starting = starting_tailscaled if self._tun else nullcontext
         return ChildSpec("relay tailscaled", tailscaled.argv(), tailscaled.environment(), starting=starting)
 
@@ -98,8 +98,6 @@ def _check_state(file: Path) -> None:
     """tailscaled itself would start with a damaged one, and then refuse every command."""
     try:
         json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return
     except (OSError, ValueError) as error:
         raise Misconfigured(
             f"cannot use the relay's identity {file}: it is damaged; delete it, and the relay joins as a new node"
