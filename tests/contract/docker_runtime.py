@@ -67,8 +67,9 @@ class DockerRig:
         return found
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)  # first, so that one that comes as this is taken down is cut, too
         there_reader, there_writer = await asyncio.open_unix_connection(self.engine.socket)
-        self._connections |= {writer, there_writer}
+        self._connections.add(there_writer)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_pump(reader, there_writer), name="to docker")

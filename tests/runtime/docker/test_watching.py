@@ -8,11 +8,14 @@ from contextlib import aclosing
 
 import pytest
 from aiodocker import Docker
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from elizacloud.errors import NotFound
+from elizacloud.runtime.docker import DockerRuntime
 from elizacloud.runtime.docker.labels import Role, name_of
 from elizacloud.runtime.protocol import Phase
-from tests.contract.docker_runtime import DockerRig, docker_rig
+from tests.contract.docker_runtime import DockerRig, docker_rig, options_of
 from tests.contract.runtimes import DIES, labels, secrets, spec
 from tests.docker_engine import AGENT_IMAGE, DockerEngine
 
@@ -52,6 +55,51 @@ async def test_it_goes_on_when_docker_comes_back(rig: DockerRig) -> None:
         await rig.runtime.start(ref, secrets())
 
         assert (await anext(changes)).phase is Phase.RUNNING
+
+
+async def test_what_runs_is_listed_only_when_docker_tells_of_changes() -> None:
+    """A Docker that restarts while it is asked for its events would otherwise be asked again, and its changes missed."""
+    done: list[str] = []
+    listed = asyncio.Event()
+
+    async def version(_request: web.Request) -> web.Response:
+        return web.json_response({"ApiVersion": "1.43"})
+
+    async def info(_request: web.Request) -> web.Response:
+        return web.json_response({"SystemTime": "2026-01-01T00:00:00.5Z"})
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        if "cut" not in done:
+            done.append("cut")
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        done.append("events")
+        await listed.wait()
+        return answer
+
+    async def containers(_request: web.Request) -> web.Response:
+        done.append("list")
+        listed.set()
+        return web.json_response([])
+
+    app = web.Application()
+    app.router.add_get("/version", version)
+    app.router.add_get("/v1.43/info", info)
+    app.router.add_get("/v1.43/events", events)
+    app.router.add_get("/v1.43/containers/json", containers)
+    async with TestServer(app) as server, asyncio.TaskGroup() as tasks:
+        runtime = DockerRuntime(f"tcp://127.0.0.1:{server.port}", options_of())
+        watching = tasks.create_task(anext(runtime.watch()), name="watch")
+        async with asyncio.timeout(20):
+            await listed.wait()
+        watching.cancel()
+        await asyncio.wait([watching])
+        await runtime.close()
+
+    assert done[:3] == ["cut", "events", "list"]
 
 
 async def test_a_creation_that_was_cut_short_is_no_instance_and_is_made_again(rig: DockerRig) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+import json
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -62,10 +63,21 @@ class Engine:
         finally:
             for answer in answers:
                 answer.close()
-            # How its stream of events ended is told by the end of the events, and is not to keep the rest open.
-            with suppress(DockerError, aiohttp.ClientError, OSError):
-                await docker.events.stop()
             await docker.close()
+
+    @asynccontextmanager
+    async def events(self, what: str, **wanted: object) -> AsyncIterator[AsyncIterator[Mapping[str, Any]]]:
+        """Docker's events from when it answers on, and those since `since` before; they end with an error or with Docker.
+
+        Not aiodocker's subscription: that begins before Docker answers, and is made anew, unsaid, when Docker goes until then.
+        """
+        async with self.streaming(what) as docker:
+            async with (
+                asyncio.timeout(CALL_SECONDS),
+                docker._query("events", params=cast(dict[str, Any], wanted), timeout=None) as answer,
+            ):
+                pass  # it stays open until the stream is closed
+            yield (json.loads(line) async for line in answer.content)
 
     async def has_file(self, container_id: str, path: str) -> bool:
         """Whether a container, running or not, has something at this path."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from elizacloud.errors import NotFound, RuntimeUnavailable
 from elizacloud.processes import Backoff
-from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine, unix_time
+from elizacloud.runtime.docker.engine import Engine, unix_time
 from elizacloud.runtime.docker.labels import Role, filters, read, ref_of
 from elizacloud.runtime.docker.unit import Unit
 from elizacloud.runtime.docker.units import Units
@@ -48,15 +48,15 @@ class Watch:
             await asyncio.sleep(BACKOFF.delay_seconds(failures, 0))
 
     async def _until_docker_ends(self) -> AsyncGenerator[Instance, None]:
-        async with self._engine.streaming("watch the instances") as docker:
-            async with asyncio.timeout(CALL_SECONDS):
-                now = unix_time((await docker.system.info())["SystemTime"])
-            # From before the list is made: what happens in between is told twice rather than never.
-            events = docker.events.subscribe(since=now, filters={"type": ["container"], "event": SEEN, **filters()})
+        async with self._engine.asked("watch the instances") as docker:
+            now = unix_time((await docker.system.info())["SystemTime"])
+        wanted = {"type": ["container"], "event": SEEN, **filters()}
+        # From before the list is made: what happens in between is told twice rather than never.
+        async with self._engine.events("watch the instances", since=now, filters=wanted) as events:
             for unit in await self._units.find():
                 if (instance := await self._news(unit.ref, unit)) is not None:
                     yield instance
-            while (event := await events.get()) is not None:
+            async for event in events:
                 ref = _ref_in(event)
                 if ref is None:
                     continue
