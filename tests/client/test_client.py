@@ -115,7 +115,7 @@ async def test_waiting_hears_every_transition_once_also_across_a_broken_stream()
 async def test_waiting_for_what_is_there_already_returns_at_once() -> None:
     api = FakeApi()
     async with connected(api) as client:
-        agent = await client.wait_until(api.add("stopped"), {State.STOPPED}, within_seconds=5)
+        agent = await client.wait_until(api.add("stopped"), {State.STOPPED}, within_seconds=20)
     assert agent.state is State.STOPPED
 
 

@@ -123,7 +123,7 @@ async def reached(cloud: Cloud, agent_id: str, bearer: str) -> int:
 
 async def becomes(cloud: Cloud, agent_id: str, bearer: str, status: int) -> bool:
     """Ask until the relay, which hears of it a moment later, answers so."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await reached(cloud, agent_id, bearer) != status:
             pass
     return True

@@ -267,13 +267,13 @@ class Cloud:
 
     async def told(self) -> None:
         """Return when the worker's table is the hub's."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.link.table.revision != self.hub.snapshot().revision or not self.link.linked:
                 await asyncio.sleep(0)
 
     async def log_lines(self, count: int) -> list[dict[str, Any]]:
         """The access log, once it has so many lines."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while "".join(self.logged).count("\n") < count:
                 await asyncio.sleep(0)
         return [json.loads(line) for line in "".join(self.logged).splitlines()]
@@ -358,12 +358,12 @@ def agent(cloud: Cloud) -> RawAgent:
 
 async def soon(awaited: Awaitable[T]) -> T:
     """Its result, which must come within 5 s."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         return await awaited
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0)
 

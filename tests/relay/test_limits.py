@@ -266,7 +266,7 @@ async def test_no_drip_keeps_a_connection_without_a_request(run_dir: Path, drip:
         client = await cloud.client()
         client.send(drip)
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while not client.reader.at_eof():
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(0.05):

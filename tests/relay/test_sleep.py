@@ -344,7 +344,7 @@ async def test_a_silent_stream_outlives_the_pause(cloud: Cloud) -> None:
     client = await opened(cloud, agent)
     assert not await cloud.worker.drained(AGENT, within_seconds=0.05), "it was used just now"
     await used(cloud)
-    assert await cloud.worker.drained(AGENT, within_seconds=5)
+    assert await cloud.worker.drained(AGENT, within_seconds=20)
     await sleep(cloud)
     ping, pong = Frame(Opcode.PING, b"?").serialize(mask=True), Frame(Opcode.PONG, b"?").serialize(mask=False)
     client.send(ping)

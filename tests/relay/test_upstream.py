@@ -86,14 +86,14 @@ async def begun(pair: Pair, method: bytes = b"GET", *, upgrade: bool = False) ->
 
 
 async def over(took: Took) -> str:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await took.over.wait()
     return took.calls[-1]
 
 
 async def next_turn(took: Took) -> Callable[[int], None]:
     """What is to be called when it is its turn."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         return await took.waiting.get()
 
 
@@ -181,7 +181,7 @@ async def test_no_answer_in_time(pair: Pair) -> None:
 async def test_informational_answers_do_not_stop_the_clock(pair: Pair) -> None:
     took = await begun(pair)
     pair[1].sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not took.calls:
             await asyncio.sleep(0)
     pair[0].expect_answer(0.01)
@@ -259,7 +259,7 @@ async def test_of_much_that_waits_no_more_is_read(pair: Pair) -> None:
     sending = asyncio.create_task(
         asyncio.to_thread(upstream.sendall, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         held = 0
         while held < BULK_BYTES:
             await asyncio.sleep(0)

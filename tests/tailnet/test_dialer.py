@@ -82,7 +82,7 @@ async def answering(socket: Path, answer: bytes | None) -> AsyncIterator[None]:
     server = await asyncio.start_unix_server(serve, socket)
     try:
         yield
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await gone.wait()
     finally:
         server.close()

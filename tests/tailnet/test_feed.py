@@ -66,7 +66,7 @@ class Host:
         return line
 
     async def follow(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             self.bus = await self.fake.subscriptions.get()
 
     def tell(self, event: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Host:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0)
 
@@ -85,7 +85,7 @@ async def host(fake: FakeLocalApi, api: LocalApi) -> AsyncIterator[Host]:
     made = Host(fake, api)
     task = asyncio.create_task(made.watcher.run())
     await made.follow()
-    await made.watcher.until_known(within_seconds=5)
+    await made.watcher.until_known(within_seconds=20)
     yield made
     task.cancel()
     await asyncio.wait([task])
@@ -153,5 +153,5 @@ async def test_who_waits_hears_that_the_netmap_is_known_again_though_nothing_cha
     line.told.clear()
     host.feed.tell_all(line.down)
     assert line.told == [()]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await line.follower.until_known()

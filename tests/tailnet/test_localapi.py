@@ -110,7 +110,7 @@ async def test_waiting_for_the_socket_ends_when_it_is_there(short_dir: Path) -> 
     await asyncio.sleep(0)
     assert not waiting.done()
 
-    async with serving(FakeLocalApi(), short_dir / "t.sock"), asyncio.timeout(5):
+    async with serving(FakeLocalApi(), short_dir / "t.sock"), asyncio.timeout(20):
         await waiting
 
 

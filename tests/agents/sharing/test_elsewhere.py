@@ -76,7 +76,7 @@ async def test_a_withdrawal_that_was_not_heard_vetoes_until_it_is(
     with monkeypatch.context() as patch:
         make_deaf(two, patch)
         assert not await one.shared.withdraw(agent_id, within_seconds=0.1)
-    assert await one.shared.withdraw(agent_id, within_seconds=5)
+    assert await one.shared.withdraw(agent_id, within_seconds=20)
 
 
 async def test_what_a_container_says_at_another_one_is_known_to_its_driver(world: SharedWorld, start: Start) -> None:

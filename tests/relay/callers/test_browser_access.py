@@ -429,7 +429,7 @@ async def test_a_ticket_that_is_being_redeemed_uses_none_of_the_owners_budget(ru
         client = await cloud.client()
         client.send(by_host(f"/ws?elizacloud_ticket={TICKET}", headers=UPGRADE))
         await soon(cloud.heard.any.wait())
-        assert await soon(cloud.worker.drained(AGENT, within_seconds=5))
+        assert await soon(cloud.worker.drained(AGENT, within_seconds=20))
         cloud.heard.answering.set()
         assert (await soon(client.answer())).status == 401
 

@@ -104,7 +104,7 @@ class FakeWorker:
             self.changed.notify_all()
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5), self.changed:
+        async with asyncio.timeout(20), self.changed:
             await self.changed.wait_for(condition)
 
 

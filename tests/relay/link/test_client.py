@@ -65,7 +65,7 @@ async def test_a_silent_control_plane_is_left_and_tried_again(run_dir: Path, fol
         writer.close()
 
     async with await asyncio.start_unix_server(say_nothing, run_dir / "link"), following(silence_seconds=0.05):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await twice.wait()
 
 
@@ -85,6 +85,6 @@ async def test_rubbish_from_the_other_end_is_no_crash(run_dir: Path, following: 
 
 async def saved(path: Path, *, revision: int) -> None:
     """The table is written by a thread, so this looks until the deadline of the test."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (loaded := SnapshotFile(path, CIPHER).load()) is None or loaded[0].revision != revision:
             await asyncio.to_thread(lambda: None)

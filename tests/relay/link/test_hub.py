@@ -135,7 +135,7 @@ async def test_a_worker_that_said_goodbye_is_no_veto(run_dir: Path, following: F
         async with following() as (client, worker):
             await worker.until(lambda: client.linked)
             client.say_goodbye()
-        assert await hub.withdraw(UPSTREAM.agent_id, within_seconds=5) is True
+        assert await hub.withdraw(UPSTREAM.agent_id, within_seconds=20) is True
 
 
 async def test_a_lost_worker_whose_process_is_gone_is_no_veto(run_dir: Path) -> None:
@@ -148,7 +148,7 @@ async def test_a_lost_worker_whose_process_is_gone_is_no_veto(run_dir: Path) -> 
         )
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
         await child.wait()
-        assert await hub.withdraw(UPSTREAM.agent_id, within_seconds=5) is True
+        assert await hub.withdraw(UPSTREAM.agent_id, within_seconds=20) is True
 
 
 async def test_withdraw_keeps_the_reason_why_an_agent_sleeps_but_not_of_one_that_goes(run_dir: Path) -> None:
@@ -201,7 +201,7 @@ async def test_what_workers_see_and_do_reaches_the_listener(run_dir: Path, follo
         client.tell_peer(peer)
         client.tell_wake("a")
         client.tell_uses(("a",))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not heard.uses:
                 heard.any.clear()
                 await heard.any.wait()
@@ -228,7 +228,7 @@ async def test_a_stranger_is_cut_off_and_others_stay(run_dir: Path, following: F
         await worker.until(lambda: client.linked)
         reader, writer = await asyncio.open_unix_connection(run_dir / "link")
         writer.write(sent)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
         writer.close()
@@ -253,7 +253,7 @@ async def test_heartbeats_follow_a_good_check_only(run_dir: Path, following: Fol
     async with hub.serve(run_dir / "link"), following(clock=lambda: now[0]) as (client, worker):
         await worker.until(lambda: client.linked)
         now[0] = 130.0
-        async with asyncio.timeout(5), checked:
+        async with asyncio.timeout(20), checked:
             seen = checks
             await checked.wait_for(lambda: checks > seen + 2)
             assert client.silent_seconds == 30.0
