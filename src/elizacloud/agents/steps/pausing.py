@@ -7,6 +7,7 @@ import asyncio
 from elizacloud.agents.backoff import seconds_until
 from elizacloud.agents.parts import BUSY_MAX_SECONDS, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.joining import fall_back, why_ended
+from elizacloud.model import Run
 from elizacloud.states import WAKEABLE, State, Step, Wanted
 from elizacloud.store import Record
 
@@ -14,6 +15,7 @@ DRAIN_SECONDS = 10.0
 DRAIN_LOOK_SECONDS = 1.0
 REST, IN_USE = "rest", "in use"
 """What events call that which an idle policy wants, and that it was wrong."""
+_WORKING = "its container says that it is working"
 
 
 async def pause(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
@@ -24,16 +26,25 @@ async def pause(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
     run = record.run
     if (ended := await why_ended(parts, record)) is not None:
         return await fall_back(parts, record, Step.PAUSE, ended)
-    until = None if run is None else run.busy_until
-    left = 0.0 if until is None else seconds_until(until, parts.now(), longest_seconds=BUSY_MAX_SECONDS)
-    if left:
-        return await _not_now(parts, record, "its container says that it is working", left)
+    if left := _busy_seconds(parts, run):
+        return await _not_now(parts, record, _WORKING, left)
     if not await _drained(parts, record):
         return await _not_now(parts, record, "a relay did not say that it is idle", None)
+    if run is not None:
+        # What its container says while it drains is written to the run alone, so that no save of ours is overtaken by it.
+        run = await parts.store.agents.run(run.agent_id, run.generation, run.number)
+        if left := _busy_seconds(parts, run):
+            return await _not_now(parts, record, _WORKING, left)
     if run is not None and run.runtime_ref is not None:
         await parts.place.runtime.pause(run.runtime_ref)
     await parts.journal.save(record, step=Step.PAUSE, to=State.PAUSED, seconds=waiting.seconds, failure=None)
     return Moved()
+
+
+def _busy_seconds(parts: Parts, run: Run | None) -> float:
+    """How long its container still works, by what it said; 0 when it said nothing or that time is over."""
+    until = None if run is None else run.busy_until
+    return 0.0 if until is None else seconds_until(until, parts.now(), longest_seconds=BUSY_MAX_SECONDS)
 
 
 async def _drained(parts: Parts, record: Record) -> bool:
