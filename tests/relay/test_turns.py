@@ -115,6 +115,37 @@ def test_one_who_joins_an_owner_alone_waits_for_a_few_only(loop: Loop) -> None:
     assert loop.turn() == "a b a a"
 
 
+def test_a_new_connection_of_an_owner_alone_is_nobody_else(loop: Loop) -> None:
+    loop.come("a", 4)
+    loop.time = 2.0
+    loop.turn()
+    loop.turns.came_from("192.0.2.1", "a")
+    loop.come("192.0.2.1")
+    loop.come("a")
+    assert loop.turns.alone
+    loop.come("192.0.2.2")
+    assert not loop.turns.alone
+
+
+def test_a_new_connection_from_where_another_owner_came_is_somebody_else(loop: Loop) -> None:
+    loop.turns.came_from("192.0.2.1", "b")
+    loop.come("a", 4)
+    loop.time = 2.0
+    loop.turn()
+    assert loop.turns.alone
+    loop.come("192.0.2.1")
+    assert not loop.turns.alone
+
+
+async def test_the_next_connection_of_the_same_client_is_nobody_else(cloud: Cloud, agent: RawAgent) -> None:
+    assert (await cloud.ask(request())).status == 200
+    turns = cloud.worker._surroundings.turns
+    turns._shared_until = 0.0
+    turns._looked()
+    assert (await cloud.ask(request())).status == 200
+    assert turns.alone
+
+
 async def test_a_client_that_leaves_while_it_waits_reaches_no_agent(cloud: Cloud) -> None:
     agent = RawAgent()
     cloud.agent(agent)

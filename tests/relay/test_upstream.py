@@ -7,7 +7,7 @@ import pytest
 
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, Field
-from elizacloud.relay.reading import READ_BYTES
+from elizacloud.relay.reading import LONG_READ_BYTES, READ_BYTES
 from elizacloud.relay.turns import BULK_BYTES
 from elizacloud.relay.upstream import UpstreamConnection
 
@@ -17,6 +17,7 @@ class Took:
 
     def __init__(self) -> None:
         self.busy = False
+        self.by_itself = False
         self.waiting: asyncio.Queue[Callable[[int], None]] = asyncio.Queue()
         self.status = 0
         self.body = b""
@@ -27,6 +28,9 @@ class Took:
         if self.busy:
             self.waiting.put_nowait(take)
         return 0 if self.busy else size
+
+    def alone(self) -> bool:
+        return self.by_itself
 
     def informational(self, head: AnswerHead) -> None:
         self.calls.append(f"informational {head.status}")
@@ -284,3 +288,21 @@ async def test_no_read_is_longer_than_a_moment(pair: Pair) -> None:
     take(1)
     with contextlib.suppress(OSError):
         await sending
+
+
+async def test_a_long_answer_is_read_in_long_pieces_while_its_owner_is_alone(pair: Pair) -> None:
+    connection, upstream = pair
+    took = await begun(pair)
+    took.by_itself = True
+    assert len(connection.get_buffer(READ_BYTES)) == READ_BYTES
+    upstream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+    async with asyncio.timeout(20):
+        while not took.status:
+            await asyncio.sleep(0)
+    assert len(connection.get_buffer(READ_BYTES)) == LONG_READ_BYTES
+    took.by_itself = False
+    assert len(connection.get_buffer(READ_BYTES)) == READ_BYTES
+    took.by_itself = True
+    upstream.sendall(b"k")
+    assert await over(took) == "end"
+    assert len(connection.get_buffer(READ_BYTES)) == READ_BYTES

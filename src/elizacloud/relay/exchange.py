@@ -150,6 +150,9 @@ class Exchange(Passing):
     def now(self, size: int, take: Callable[[int], None]) -> int:
         return self._surroundings.turns.now(self._request.owner_id or self._request.client, size, take)
 
+    def alone(self) -> bool:
+        return self._surroundings.turns.alone
+
     def informational(self, head: AnswerHead) -> None:
         if self._head.minor == 0:
             return

@@ -68,6 +68,9 @@ class _HealthAnswer:
         self._status = 0
         self._body = b""
 
+    def alone(self) -> bool:
+        return False
+
     def now(self, size: int, take: Callable[[int], None]) -> int:
         return size
 

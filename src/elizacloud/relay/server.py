@@ -190,6 +190,8 @@ class ClientConnection(Incoming):
             self._answer(answer_to(error))
             return
         self._body_wanted = False
+        if request.owner_id and self._owner != request.owner_id:
+            self._turns.came_from(self._peer.address, request.owner_id)
         self._owner = request.owner_id or request.client
         self._exchange = Exchange(self, request, framing, destination, self._surroundings)
         self._exchange.start()

@@ -22,6 +22,7 @@ _PIECE_BYTES, _ANY_BYTES = 32 << 10, 1 << 62
 """Of what has come for an owner, taken at once."""
 _SHARED_SECONDS = 1.0
 """After others were seen."""
+_MOST_ADDRESSES = 4096
 
 
 class Turns:
@@ -42,10 +43,26 @@ class Turns:
         self._shared_until = 0.0
         self._lines: dict[str, deque[tuple[int, Callable[[int], None]]]] = {}
         """What waits, by owner, and how many bytes it has; the first owner is next."""
+        self._owner_at: dict[str, str] = {}
+        """The owner who came last from an address."""
+
+    @property
+    def alone(self) -> bool:
+        """One owner only was seen of late: nobody else waits while much is done at once."""
+        return self._most == _ANY_BYTES
+
+    def came_from(self, address: str, owner: str) -> None:
+        """A new connection waits under its address until its first head is read, and then is this owner's.
+
+        So the next one from there is no other owner: else one who opens connections would share the worker with itself.
+        """
+        if len(self._owner_at) >= _MOST_ADDRESSES:
+            self._owner_at.clear()
+        self._owner_at[address] = owner
 
     def now(self, owner: str, size: int, take: Callable[[int], None]) -> int:
         """How many of so many bytes that came for this owner are to be taken now; with 0, `take` is told in its turn."""
-        if owner != self._last_owner:
+        if owner != self._last_owner and self._owner_at.get(owner) != self._last_owner:
             self._last_owner = owner
             self._shared_until = self._clock() + _SHARED_SECONDS
             self._left = min(self._left, _SHARED)

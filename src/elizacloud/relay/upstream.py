@@ -25,7 +25,7 @@ from elizacloud.relay.http1.head import (
     read_answer_head,
     value_of,
 )
-from elizacloud.relay.reading import BoundedReads
+from elizacloud.relay.reading import BOUNDED, LONG, BoundedReads
 from elizacloud.relay.turns import BULK_BYTES
 
 _KEEP_ALIVE_HINT = re.compile(rb"timeout=([0-9]{1,5})")
@@ -43,6 +43,9 @@ class Taker(Protocol):
 
     def now(self, size: int, take: Callable[[int], None]) -> int:
         """How many of so many bytes that came are to be taken now; with 0, `take` is told when it is the taker's turn."""
+
+    def alone(self) -> bool:
+        """Nobody else waits while much is taken at once."""
 
     def informational(self, head: AnswerHead) -> None: ...
 
@@ -184,6 +187,10 @@ class UpstreamConnection(BoundedReads):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are, without saying so
         self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
         self._deadline = Deadline(asyncio.get_running_loop(), self._late)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        taker = self._taker
+        return LONG if self._body is not None and taker is not None and taker.alone() else BOUNDED
 
     def data_received(self, data: bytes) -> None:
         taker = self._taker
