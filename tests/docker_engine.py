@@ -210,6 +210,21 @@ def own_dockerd(*options: str) -> Iterator[DockerEngine]:
             daemon.stop()
 
 
+@contextlib.contextmanager
+def second_dockerd(*options: str) -> Iterator[DockerEngine]:
+    """One more beside the machine's own or ours, without images: another host, on this one's network. Raises NoEngine."""
+    if shutil.which("ip") is None:
+        raise NoEngine("no second dockerd can have a bridge: install iproute2")
+    bridge = f"ec-{os.urandom(4).hex()}"  # with `--bridge=none` it would delete the first one's
+    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
+    try:
+        subprocess.run(["ip", "address", "add", "198.18.213.1/28", "dev", bridge], check=True)
+        with own_dockerd(f"--bridge={bridge}", "--iptables=false", *options) as engine:
+            yield engine
+    finally:
+        subprocess.run(["ip", "link", "delete", bridge], check=True)
+
+
 def _comes_up(engine: DockerEngine, daemon: subprocess.Popen[bytes]) -> bool:
     """False when it ended, or does not answer in time."""
     deadline = time.monotonic() + START_SECONDS

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from elizacloud.settings import child_environment
+from elizacloud.errors import Misconfigured
+from elizacloud.settings import child_environment, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +42,41 @@ def test_without_settings_no_variable_of_ours_is_passed_on(monkeypatch: pytest.M
     given = child_environment()
     assert given["LANG"] == "C.UTF-8"
     assert not [name for name in given if name.startswith("ELIZACLOUD_")]
+
+
+def test_docker_hosts_of_a_variable_or_a_table_of_toml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "elizacloud.toml"
+    file.write_text('[docker_hosts]\nbig = "tcp://10.0.0.5:2376"\nold-1 = "ssh://me@old"\n')
+    assert load_settings(file=file).settings.docker_hosts == {"big": "tcp://10.0.0.5:2376", "old-1": "ssh://me@old"}
+
+    monkeypatch.setenv("ELIZACLOUD_DOCKER_HOSTS", "big=tcp://10.0.0.5:2376, near=unix:///run/docker.sock")
+    loaded = load_settings()
+    assert loaded.settings.docker_hosts == {"big": "tcp://10.0.0.5:2376", "near": "unix:///run/docker.sock"}
+    assert loaded.shown()["docker_hosts"] == (
+        "big=tcp://10.0.0.5:2376, near=unix:///run/docker.sock",
+        "environment",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tcp://10.0.0.5:2376", "has no name"),
+        ("=tcp://10.0.0.5:2376", "'' is no name for a host"),
+        ("Big=tcp://10.0.0.5:2376", "'Big' is no name for a host"),
+        ("a/b=tcp://10.0.0.5:2376", "'a/b' is no name for a host"),
+        (f"{'a' * 64}=tcp://10.0.0.5:2376", "is no name for a host"),
+        ("local=tcp://10.0.0.5:2376", "'local' is the host that docker_url leads to"),
+        ("big=10.0.0.5:2376", "'10.0.0.5:2376' \\(of big\\) is no Docker host"),
+        ("big=", "'' \\(of big\\) is no Docker host"),
+        ("big=tcp://", "is no Docker host"),
+        ("big=unix://docker.sock", "is no Docker host"),
+        ("big=tcp://a,big=tcp://b", "two hosts have the name 'big'"),
+        ("big=tcp://a,small=tcp://a", "two hosts have the same URL"),
+    ],
+)
+def test_a_wrong_docker_host_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+    monkeypatch.setenv("ELIZACLOUD_DOCKER_HOSTS", text)
+
+    with pytest.raises(Misconfigured, match=f"ELIZACLOUD_DOCKER_HOSTS: .*{said}"):
+        load_settings()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.agents.reconcile.test_sweep import leave_behind
 from tests.api.conftest import ANN, PLATFORM, Served
+from tests.fakes.store import HOST
 
 
 async def sweep(served: Served, **body: Any) -> Any:
@@ -46,6 +47,7 @@ async def test_an_agent_is_shown_as_store_runtime_and_headscale_see_it(served: S
     [instance], [volume] = shown["runtime"]["instances"], shown["runtime"]["volumes"]
     [node], [key] = shown["headscale"]["nodes"], shown["headscale"]["keys"]
     assert (instance["ref"], volume["generation"]) == (run["ref"], 1)
+    assert shown["runtime"]["hostId"] == HOST.id
     assert (node["nodeId"], key["keyId"]) == (generation["nodeId"], generation["keyId"])
     assert shown["findings"] == []
 

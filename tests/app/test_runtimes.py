@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from elizacloud.app.data_dir import open_data_dir
-from elizacloud.app.runtimes import docker_options, runtime_of
+from elizacloud.app.docker_host import prepare_docker
+from elizacloud.app.runtimes import docker_options, docker_urls, runtime_of
 from elizacloud.errors import Misconfigured
 from elizacloud.runtime.docker import PullPolicy
+from elizacloud.runtime.hosts import Hosts
 from elizacloud.settings import Settings
 
 
@@ -25,6 +27,32 @@ async def test_processes_unless_docker_is_chosen(tmp_path: Path) -> None:
         runtime = runtime_of(settings, open_data_dir(settings))
         assert runtime.kind == kind
         await runtime.close()
+
+
+async def test_each_docker_host_has_its_name(tmp_path: Path) -> None:
+    url = "https://headscale.example"
+    chosen = settings_of(tmp_path, runtime="docker", headscale_join_url=url, docker_hosts="big=tcp://10.0.0.5:2376")
+
+    runtime = runtime_of(chosen, open_data_dir(chosen))
+
+    assert isinstance(runtime, Hosts)
+    assert runtime.ids == ("local", "big")
+    assert runtime.isolates
+    await runtime.close()
+
+
+def test_one_docker_is_not_two_hosts(tmp_path: Path) -> None:
+    chosen = settings_of(tmp_path, docker_url="tcp://10.0.0.5:2376", docker_hosts={"big": "tcp://10.0.0.5:2376"})
+
+    with pytest.raises(Misconfigured, match="docker_url and big"):
+        docker_urls(chosen)
+
+
+async def test_up_has_agents_on_its_own_machine_alone(tmp_path: Path) -> None:
+    chosen = settings_of(tmp_path, docker_hosts={"big": "tcp://10.0.0.5:2376"})
+
+    with pytest.raises(Misconfigured, match=r"tcp://10\.0\.0\.5:2376 with `up`"):
+        await prepare_docker(chosen, tmp_path / "tailscaled")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def test_the_three_truths_stand_side_by_side(cli: Cli, api: FakeApi) -> None:
             "run": {"generation": 1, "number": 2, "ref": "r2"},
         },
         "runtime": {
+            "hostId": "big",
             "instances": [{"ref": "r2", "phase": "exited", "exitCode": 3, "reason": "agent: exit status 3"}],
             "volumes": [{"generation": 1, "whole": False}],
         },
@@ -52,6 +53,7 @@ def test_the_three_truths_stand_side_by_side(cli: Cli, api: FakeApi) -> None:
     for told in (
         "waiting for its first live answer",
         "await ready",
+        "big",
         "Headscale is down",
         "instance gone, r2",
         "no control plane says",

@@ -14,8 +14,9 @@ from typing import Protocol
 import pytest
 from pydantic import SecretStr
 
-from elizacloud.model import AgentSpec, agent_hostname
+from elizacloud.model import DEFAULT_HOST_ID, AgentSpec, agent_hostname
 from elizacloud.processes import Child, LogFile, spawn
+from elizacloud.runtime.hosts import Hosts
 from elizacloud.runtime.process import ProcessRuntime
 from elizacloud.runtime.protocol import InstanceSecrets, InstanceSpec, Labels, Runtime
 from tests.fakes.runtime import DiesAtOnce, FailsToStart, FakeRuntime
@@ -25,6 +26,9 @@ DIES = ("/bin/sh", "-c", "exit 3")
 """A shell is in every container, too."""
 NO_SERVER = "http://127.0.0.1:1"
 """A join URL where nothing listens: what is tested here needs no tailnet."""
+
+HOST_IDS = (DEFAULT_HOST_ID, "big")
+"""Where there are several hosts, agents whose id begins with a are on the first, and others on the second."""
 
 READY_SECONDS = 20.0
 
@@ -37,7 +41,8 @@ def labels(
 
 def spec(of: Labels | None = None, *, command: tuple[str, ...] = RUNS) -> InstanceSpec:
     of = of or labels()
-    return InstanceSpec(of, agent_hostname(of.agent_id), NO_SERVER, None, AgentSpec(command=command))
+    host_id = HOST_IDS[of.agent_id >= "b"]
+    return InstanceSpec(of, agent_hostname(of.agent_id), NO_SERVER, None, AgentSpec(command=command), host_id)
 
 
 def secrets(*, preauth_key: str | None = "hskey-auth-abc") -> InstanceSecrets:
@@ -84,6 +89,32 @@ class FakeRig:
 
     async def takes_down(self) -> None:
         self.runtime.answers = False
+
+
+class HostsRig:
+    """Two fakes behind one front."""
+
+    def __init__(self) -> None:
+        self._use(FakeRuntime(), FakeRuntime())
+
+    def dying(self, *, exit_code: int) -> Runtime:
+        runtime = DiesAtOnce()
+        runtime.exit_code, runtime.reason = exit_code, f"agent: exit status {exit_code}"
+        return self._use(FakeRuntime(), runtime)
+
+    def failing_to_start(self) -> Runtime:
+        return self._use(FakeRuntime(), FailsToStart())
+
+    def has_volume(self, of: Labels) -> bool:
+        return any((of.agent_id, of.generation) in host.volumes for host in self.hosts)
+
+    async def takes_down(self) -> None:
+        self.hosts[1].answers = False
+
+    def _use(self, *hosts: FakeRuntime) -> Runtime:
+        self.hosts = hosts
+        self.runtime = Hosts(dict(zip(HOST_IDS, hosts, strict=True)))
+        return self.runtime
 
 
 class ProcessRig:

@@ -15,11 +15,11 @@ from elizacloud.runtime.docker.usage import USAGE_UNKNOWN
 from elizacloud.runtime.protocol import Instance, Phase, Runtime
 from tests.conftest import DOCKER
 from tests.contract.docker_runtime import docker_rig, embedded_rig
-from tests.contract.runtimes import DIES, RUNS, FakeRig, Rig, labels, process_rig, secrets, spec
+from tests.contract.runtimes import DIES, RUNS, FakeRig, HostsRig, Rig, labels, process_rig, secrets, spec
 from tests.docker_engine import DockerEngine
 
 
-@pytest.fixture(params=["fake", "process", "docker", "embedded"])
+@pytest.fixture(params=["fake", "hosts", "process", "docker", "embedded"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -37,6 +37,8 @@ def engine(kind: str, request: pytest.FixtureRequest) -> DockerEngine | None:
 async def rig(kind: str, engine: DockerEngine | None) -> AsyncIterator[Rig]:
     if kind == "fake":
         yield FakeRig()
+    elif kind == "hosts":
+        yield HostsRig()
     elif engine is not None and kind == "embedded":
         async with embedded_rig(engine) as embedded:
             yield embedded

@@ -42,7 +42,7 @@ async def server(
 
 
 @asynccontextmanager
-async def cloud_on(server: RealRig, engine: DockerEngine) -> AsyncIterator[Client]:
+async def cloud_on(server: RealRig, engine: DockerEngine, **settings: str) -> AsyncIterator[Client]:
     """Control plane and relay, as a person would start them beside a Headscale of their own."""
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_remove_networks, engine, but=engine.names("networks"))
@@ -62,6 +62,7 @@ async def cloud_on(server: RealRig, engine: DockerEngine) -> AsyncIterator[Clien
                 "docker_url": engine.url,
                 "docker_sidecar_image": SIDECAR_IMAGE,
                 "docker_agent_image": AGENT_IMAGE,
+                **settings,
             }
         )
         log = LogFile(directory / "log")
@@ -129,6 +130,18 @@ async def test_an_agent_lives_in_containers(server: RealRig, docker_engine: Dock
             back = await client.wait_until(agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
             assert back.ip == ready.ip
             assert await answers(client, agent_id)
+        finally:
+            await client.delete_agent(agent_id)
+            await until_nothing_is_left(docker_engine, agent_id)
+
+
+async def test_a_host_that_is_down_holds_up_no_agent_of_another(server: RealRig, docker_engine: DockerEngine) -> None:
+    async with cloud_on(server, docker_engine, docker_hosts="down=unix:///tmp/nothing-listens-here") as client:
+        agent_id = (await client.create_agent("on-local")).agent_id
+        try:
+            await client.wait_until(agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
+            assert await answers(client, agent_id)
+            assert (await client.explain(agent_id)).runtime.host_id == "local"
         finally:
             await client.delete_agent(agent_id)
             await until_nothing_is_left(docker_engine, agent_id)

@@ -7,7 +7,7 @@ happen with `exits` (an instance dies by itself) and `answers = False` (the runt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field, replace
 
 from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
@@ -128,7 +128,7 @@ class FakeRuntime:
             held.instance for held in self._held.values() if held.instance.labels.installation_id == installation_id
         ]
 
-    async def logs(self, ref: str, *, tail: int, follow: bool) -> AsyncIterator[str]:
+    async def logs(self, ref: str, *, tail: int, follow: bool) -> AsyncGenerator[str, None]:
         await self._called("logs", ref)
         lines = self._get(ref).lines
         position = max(0, len(lines) - tail)
@@ -148,7 +148,7 @@ class FakeRuntime:
             raise RuntimeRefused(f"cannot measure the instance: it is {phase}", code="not_running")
         return Usage(1.5, 50_000_000, 1_000_000_000, 1_000, 2_000)
 
-    async def watch(self) -> AsyncIterator[Instance]:
+    async def watch(self) -> AsyncGenerator[Instance, None]:
         await self._called("watch", "")
         queue: asyncio.Queue[Instance] = asyncio.Queue()
         for held in self._held.values():
@@ -159,6 +159,9 @@ class FakeRuntime:
                 yield await queue.get()
         finally:
             self._watchers.remove(queue)
+
+    async def close(self) -> None:
+        self.answers = False
 
     # What tests do to it.
 

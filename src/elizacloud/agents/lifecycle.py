@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from random import Random
 
 import structlog
@@ -33,7 +34,7 @@ from elizacloud.agents.sharing.hold import Alone
 from elizacloud.agents.sharing.leases import Leases
 from elizacloud.agents.sharing.relays import SharedRelays
 from elizacloud.agents.together import closing
-from elizacloud.errors import Error
+from elizacloud.errors import Error, Misconfigured
 from elizacloud.model import Cell, Host, utc_now
 from elizacloud.runtime.protocol import Phase
 from elizacloud.settings import Settings
@@ -78,6 +79,9 @@ class Lifecycle:
             metrics=metrics,
             uses=Uses(now),
         )
+        if place.hosts is not None:
+            for host_id in place.hosts.ids:
+                metrics.host_answers.labels(host_id).set_function(partial(place.hosts.answers, host_id))
         self._leases = leases
         holds = leases or Alone()
         self._driver = Driver(parts, holds=holds, random=self._random)
@@ -103,14 +107,24 @@ class Lifecycle:
         return {
             "store": self._parts.store.ping,
             "headscale": self._check_headscale,
-            "runtime": lambda: place.runtime.list(place.installation_id),
+            "runtime": place.check_runtime,
         }
 
     async def prepare(self) -> None:
-        """Make the place known to the store, and look whether the store went back in time; before the first agent."""
+        """Make the place known to the store, and look whether the store went back in time; before the first agent.
+
+        Raises Misconfigured while agents live on a host that this place has not.
+        """
         store, place = self._parts.store, self._parts.place
         await store.places.ensure_cell(Cell(place.cell_id, place.cell_id))
-        await store.places.ensure_host(Host(place.host_id, place.host_id, place.runtime.kind))
+        for host_id in place.host_ids:
+            await store.places.ensure_host(Host(host_id, host_id, place.runtime.kind))
+        for host_id, agents in (await store.agents.count_by_host()).items():
+            if host_id not in place.host_ids:
+                raise Misconfigured(
+                    f"cannot drive what lives on the host {host_id!r} (agents: {agents}): no setting says where it is; name it "
+                    "in docker_hosts again, and delete its agents before you take its name out"
+                )
         await self.memory.check_store()
 
     async def tell_relays(self) -> None:

@@ -50,6 +50,12 @@ class Metrics(Collector):
         )
         self.drift = Gauge("elizacloud_drift", "Differences that the last sweep saw", ["kind"], registry=None)
         self.repairs = Counter("elizacloud_repairs", "Repairs of such a difference", ["kind", "result"], registry=None)
+        self.host_answers = Gauge(
+            "elizacloud_host_answers",
+            "1 for a Docker host that answered when it was last asked, 0 for one that did not",
+            ["host"],
+            registry=None,
+        )
         self.leases = Gauge(
             "elizacloud_leases", "Leases that this control plane holds; 0 where it is the only one", registry=None
         )

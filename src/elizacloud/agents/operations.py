@@ -96,6 +96,9 @@ class Operations:
                 await check_quota(self._parts.store, self._parts.settings, owner_id, new=True)
             if not external and not place.runtime.isolates:
                 await self._check_alone(owner_id)
+            if not external and len(place.host_ids) > 1:
+                agents = await self._parts.store.agents.count_by_host()
+                agent = replace(agent, host_id=place.host_for_new(agents))
             try:
                 await self._parts.store.agents.create(agent, generation, event_reason="requested by its owner")
             except Conflict as conflict:

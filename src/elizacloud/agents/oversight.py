@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -71,12 +71,15 @@ class Oversight:
         except NotFound:
             raise NotFound("cannot find this agent: check its id", code="agent_not_found") from None
         generations = await agents.generations(agent_id)
-        instances = await _looked(place.runtime.list(place.installation_id))
-        volumes = await _looked(place.runtime.list_volumes(place.installation_id, agent_id=agent_id))
-        nodes = await _looked(place.headscale.list_nodes())
-        keys = await _looked(place.headscale.list_preauth_keys())
+        installation_id = place.installation_id
+        instances = await _looked(lambda: place.inventory_of(record.agent).list(installation_id))
+        volumes = await _looked(
+            lambda: place.inventory_of(record.agent).list_volumes(installation_id, agent_id=agent_id)
+        )
+        nodes = await _looked(place.headscale.list_nodes)
+        keys = await _looked(place.headscale.list_preauth_keys)
         mine = Outside(
-            ours(instances.found, place.installation_id), tuple(nodes.found), tuple(keys.found), tuple(volumes.found)
+            ours(instances.found, installation_id), tuple(nodes.found), tuple(keys.found), tuple(volumes.found)
         ).leftovers_of(
             agent_id,
             key_ids=frozenset(one.preauth_key_id for one in generations if one.preauth_key_id),
@@ -90,7 +93,7 @@ class Oversight:
             Looked(mine.volumes, volumes.error),
             Looked(mine.nodes, nodes.error),
             Looked(mine.keys, keys.error),
-            await _looked(self._found(agent_id)),
+            await _looked(lambda: self._found(agent_id)),
             message(agent),
             await why_of(self._parts, record),
             None if agent.state is State.GONE else next_step(agent.state, agent.wanted),
@@ -102,8 +105,8 @@ class Oversight:
         return [finding for finding in self._sweeper.findings if finding.agent_id == agent_id]
 
 
-async def _looked(look: Awaitable[Sequence[T]]) -> Looked[T]:
+async def _looked(look: Callable[[], Awaitable[Sequence[T]]]) -> Looked[T]:
     try:
-        return Looked(await look)
+        return Looked(await look())
     except Error as error:
         return Looked(error=str(error))

@@ -101,6 +101,7 @@ class VolumeFacts(Wire):
 
 
 class InRuntime(Wire):
+    host_id: str = Field(description="The host that the agent lives on, for as long as it lives.")
     error: str | None = Field(description="Why nothing is known of it; null when it answered.")
     instances: list[InstanceFacts]
     volumes: list[VolumeFacts]
@@ -198,6 +199,7 @@ def explanation_of(explained: Explained) -> Explanation:
             ),
         ),
         runtime=InRuntime(
+            host_id=explained.record.agent.host_id,
             error=explained.instances.error or explained.volumes.error or None,
             instances=[
                 InstanceFacts(

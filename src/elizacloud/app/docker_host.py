@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from elizacloud.app.runtimes import docker_options
+from elizacloud.app.runtimes import docker_options, docker_urls
 from elizacloud.errors import Error, Misconfigured
 from elizacloud.runtime.docker import DockerRuntime
 from elizacloud.runtime.docker.building import build_sidecar, content_of_sidecar
@@ -26,10 +26,10 @@ async def prepare_docker(settings: Settings, tailscaled: Path) -> str:
 
     Raises Misconfigured where `up` cannot run agents on this Docker, and the Engine's errors.
     """
-    if not settings.docker_url.startswith("unix://"):
+    if settings.docker_hosts or not settings.docker_url.startswith("unix://"):
         raise Misconfigured(
-            f"cannot run agents on {settings.docker_url} with `up`: its control server and relay are on this machine; use "
-            "`elizacloud serve` and `elizacloud relay` with a Headscale that Docker's containers reach"
+            f"cannot run agents on {', '.join(docker_urls(settings).values())} with `up`: its control server and relay are on "
+            "this machine; use `elizacloud serve` and `elizacloud relay` with a Headscale that Docker's containers reach"
         )
     host = await look_at(settings.docker_url, settings.docker_sidecar_image)
     address = address_of(host, settings)

@@ -6,18 +6,31 @@ from urllib.parse import urlsplit
 
 from elizacloud.app.data_dir import DataDir
 from elizacloud.errors import Misconfigured
+from elizacloud.model import DEFAULT_HOST_ID
 from elizacloud.runtime.docker import DockerOptions, DockerRuntime, PullPolicy
+from elizacloud.runtime.hosts import Hosts
 from elizacloud.runtime.process import ProcessRuntime
 from elizacloud.settings import Settings, is_loopback
 
 
-def runtime_of(settings: Settings, data: DataDir) -> ProcessRuntime | DockerRuntime:
+def runtime_of(settings: Settings, data: DataDir) -> ProcessRuntime | Hosts:
     """Made without I/O; its owner closes it. Raises Misconfigured for URLs that containers cannot reach."""
     if settings.runtime == "docker":
         _check_reachable("headscale_join_url", settings.headscale_join_url or settings.headscale_api_url)
         _check_reachable("report_url", settings.report_url)
-        return DockerRuntime(settings.docker_url, docker_options(settings))
+        options = docker_options(settings)
+        return Hosts({host_id: DockerRuntime(url, options) for host_id, url in docker_urls(settings).items()})
     return ProcessRuntime(settings.process_host_socket or data.sockets / "agents" / "host.sock")
+
+
+def docker_urls(settings: Settings) -> dict[str, str]:
+    """Where each Docker host is, by host id. Raises Misconfigured."""
+    for name, url in settings.docker_hosts.items():
+        if url == settings.docker_url:
+            raise Misconfigured(
+                f"cannot use {url} as two hosts: docker_url and {name} in docker_hosts both lead there; remove one"
+            )
+    return {DEFAULT_HOST_ID: settings.docker_url, **settings.docker_hosts}
 
 
 def _check_reachable(name: str, url: str | None) -> None:

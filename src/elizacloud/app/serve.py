@@ -37,6 +37,7 @@ from elizacloud.headscale.client import CALL_SECONDS, USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToken, Scope, utc_now
 from elizacloud.processes import Backoff
 from elizacloud.relay.link.hub import Hub
+from elizacloud.runtime.hosts import Hosts
 from elizacloud.settings import Settings
 from elizacloud.states import State
 from elizacloud.store import Cipher, Store, sqlite_url
@@ -74,6 +75,7 @@ async def _run(settings: Settings, data: DataDir, signals: Signals) -> None:
             runtime=runtime,
             join_url=settings.headscale_join_url or headscale_url,
             report_url=settings.report_url,
+            hosts=runtime if isinstance(runtime, Hosts) else None,
         )
         epoch = await store.installation.next_epoch()
         listener = _Listener()

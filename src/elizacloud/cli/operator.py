@@ -65,6 +65,8 @@ async def explain(
     fields = [("agent", f"{agent.agent_id} ({agent.agent_name}), {agent.status}"), ("message", agent.message)]
     if found.why:
         fields.append(("why", found.why))
+    if found.runtime.host_id:
+        fields.append(("host", found.runtime.host_id))
     print_fields([*fields, ("next", found.next_step or "nothing: it is where its owner wants it")])
     print_table(["", "store", "runtime", "headscale"], side_by_side(found), empty="")
     problems = [("runtime", found.runtime.error), ("headscale", found.headscale.error), ("found", found.findings_error)]

@@ -181,6 +181,7 @@ class SeenVolume(Answer):
 
 
 class InRuntime(Answer):
+    host_id: str = ""
     error: str | None = None
     instances: tuple[SeenInstance, ...] = ()
     volumes: tuple[SeenVolume, ...] = ()

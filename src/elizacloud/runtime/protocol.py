@@ -14,7 +14,7 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
-from elizacloud.model import AgentSpec
+from elizacloud.model import DEFAULT_HOST_ID, AgentSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class InstanceSpec:
     report_url: str | None
     """Where it reports its address; the path is /containers/{agent id}/networking."""
     agent: AgentSpec
+    host_id: str = DEFAULT_HOST_ID
+    """Which host it is created on, of a runtime that has several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,17 @@ class Usage:
     """None where its network is not parted from the host's."""
 
 
-class Runtime(Protocol):
+class Inventory(Protocol):
+    """What there is. Raises RuntimeUnavailable rather than leave out what cannot be seen."""
+
+    async def list_volumes(self, installation_id: str, *, agent_id: str | None = None) -> list[Volume]:
+        """The state volumes of this installation, or of one agent in it, also those whose instance is gone."""
+
+    async def list(self, installation_id: str) -> list[Instance]:
+        """All instances of this installation, found by label."""
+
+
+class Runtime(Inventory, Protocol):
     """All calls raise RuntimeUnavailable when the runtime does not answer and RuntimeRefused when it says no."""
 
     kind: str
@@ -138,12 +150,6 @@ class Runtime(Protocol):
 
     async def inspect(self, ref: str) -> Instance | None:
         """What it is now; None only when the runtime says that there is none."""
-
-    async def list_volumes(self, installation_id: str, *, agent_id: str | None = None) -> list[Volume]:
-        """The state volumes of this installation, or of one agent in it, also those whose instance is gone."""
-
-    async def list(self, installation_id: str) -> list[Instance]:
-        """All instances of this installation, found by label."""
 
     def logs(self, ref: str, *, tail: int, follow: bool) -> AsyncIterator[str]:
         """Lines of output without newline: the last `tail` ones, oldest first, then with `follow` new ones for ever."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from elizacloud.settings.kinds import Networks, Port, Words
+from elizacloud.settings.kinds import DockerHosts, Networks, Port, Words
 
 GIB = 1024**3
 
@@ -18,9 +18,14 @@ class DockerSettings(BaseSettings):
         pattern=r"^(unix|tcp|http|https|ssh)://",
         description="Docker: the Engine, as DOCKER_HOST has it; TLS as DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say.",
     )
+    docker_hosts: DockerHosts = Field(
+        default_factory=dict,
+        description="Docker: more hosts beside `docker_url` (the host `local`), each by the name that it keeps, as "
+        "`big=tcp://10.0.0.5:2376`, with commas between; in TOML a table. An agent stays on its host.",
+    )
     docker_sidecar_image: str = Field(
         "elizacloud-sidecar",
-        description="Docker: the sidecar's image on that host; `elizacloud image sidecar` builds it.",
+        description="Docker: the sidecar's image on each host; `elizacloud image sidecar` builds it on that of `docker_url`.",
     )
     docker_agent_image: str = Field("milaidy:latest", description="Docker: the image of agents that name none.")
     docker_images_allowed: Words = Field(

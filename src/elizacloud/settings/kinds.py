@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -109,6 +110,41 @@ def _checked_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError(f"{error}: use addresses or networks as 10.0.0.5 or 10.0.0.0/8") from None
 
 
+def _named_urls(value: object) -> object:
+    """One text of name=url, with commas or blanks between, as variables have it, becomes a mapping."""
+    if not isinstance(value, str):
+        return value
+    hosts: dict[str, str] = {}
+    for word in value.replace(",", " ").split():
+        name, is_named, url = word.partition("=")
+        if not is_named:
+            raise ValueError(f"{word!r} has no name: use name=url, as in big=tcp://10.0.0.5:2376")
+        if name in hosts:
+            raise ValueError(f"two hosts have the name {name!r}: give each its own")
+        hosts[name] = url
+    return hosts
+
+
+def _checked_docker_hosts(hosts: dict[str, str]) -> dict[str, str]:
+    for name, url in hosts.items():
+        if not _HOST_ID.fullmatch(name):
+            raise ValueError(f"{name!r} is no name for a host: use at most 63 of a-z, 0-9 and -, with no - at an end")
+        if name == _THE_ONE_HOST:
+            raise ValueError(f"{name!r} is the host that docker_url leads to: choose another name")
+        if not _DOCKER_URL.fullmatch(url):
+            raise ValueError(
+                f"{url!r} (of {name}) is no Docker host: use unix:///path, tcp://host:2376 or ssh://user@host"
+            )
+    if len(set(hosts.values())) < len(hosts):
+        raise ValueError("two hosts have the same URL: one Docker is one host")
+    return hosts
+
+
+_HOST_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_THE_ONE_HOST = "local"
+"""model.DEFAULT_HOST_ID."""
+_DOCKER_URL = re.compile(r"unix:///\S+|(tcp|http|https|ssh)://[^/\s]\S*")
+
 Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
 HeadscaleUrl = Annotated[str, AfterValidator(_checked_headscale_url)]
 Url = Annotated[str, AfterValidator(_checked_url)]
@@ -116,6 +152,7 @@ HostPort = Annotated[str, AfterValidator(_checked_host_port)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_origins)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_networks)]
+DockerHosts = Annotated[dict[str, str], NoDecode, BeforeValidator(_named_urls), AfterValidator(_checked_docker_hosts)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]

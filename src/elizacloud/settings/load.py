@@ -59,6 +59,8 @@ def _show(value: Any) -> str:
         return "********"
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={each}" for name, each in value.items())
     return "" if value is None else str(value)
 
 

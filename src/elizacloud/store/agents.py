@@ -145,6 +145,13 @@ class Agents:
         async with self._database.read() as connection:
             return {State(state): count for state, count in await connection.execute(query)}
 
+    async def count_by_host(self) -> dict[str, int]:
+        """How many agents live on each host, but those that are gone or were started by hand; hosts without one are left out."""
+        query = sa.select(_AGENTS.c.host_id, sa.func.count()).where(tables.LISTED, _AGENTS.c.external.is_(False))
+        async with self._database.read() as connection:
+            found = await connection.execute(query.group_by(_AGENTS.c.host_id))
+            return {str(host_id): count for host_id, count in found}
+
     async def count_by_wanted(self, owner_id: str) -> dict[Wanted, int]:
         """How many of the owner's agents are wanted how, without those that are gone."""
         query = sa.select(_AGENTS.c.wanted, sa.func.count()).where(_AGENTS.c.owner_id == owner_id, tables.LISTED)

@@ -8,9 +8,8 @@ import ipaddress
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,24 +24,11 @@ from elizacloud.errors import Misconfigured, RuntimeUnavailable
 from elizacloud.runtime.docker import DockerRuntime
 from elizacloud.runtime.docker.building import content_of_sidecar
 from elizacloud.runtime.docker.host import host_of, look_at
+from elizacloud.runtime.hosts import Hosts
 from elizacloud.runtime.protocol import Phase
-from tests.contract.docker_runtime import options_of
-from tests.contract.runtimes import secrets, spec
-from tests.docker_engine import SIDECAR_IMAGE, DockerEngine, NoEngine, build_images, own_dockerd
-
-
-@contextmanager
-def own_bridge() -> Iterator[str]:
-    """The device that a second dockerd takes for its bridge: with `--bridge=none` it would delete the first one's."""
-    if shutil.which("ip") is None:
-        pytest.skip("no second dockerd can have a bridge: install iproute2")
-    name = f"ec-{os.urandom(4).hex()}"
-    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
-    try:
-        subprocess.run(["ip", "address", "add", "198.18.213.1/28", "dev", name], check=True)
-        yield name
-    finally:
-        subprocess.run(["ip", "link", "delete", name], check=True)
+from tests.contract.docker_runtime import docker_rig, options_of
+from tests.contract.runtimes import HOST_IDS, labels, secrets, spec
+from tests.docker_engine import SIDECAR_IMAGE, DockerEngine, NoEngine, build_images, second_dockerd
 
 
 class _Issuer:
@@ -92,24 +78,29 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def remote(docker_engine: DockerEngine, certificates: Path) -> Iterator[str]:
-    """The URL of a second dockerd that lets in who has a certificate, with the images."""
+def port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def second(docker_engine: DockerEngine, port: int, certificates: Path) -> Iterator[DockerEngine]:
+    """A second dockerd, with the images."""
     files = {"tlscacert": "ca.pem", "tlscert": "cert.pem", "tlskey": "key.pem"}
     tls = [f"--{option}={certificates / file}" for option, file in files.items()]
     try:
-        with (
-            own_bridge() as bridge,
-            own_dockerd(
-                f"--bridge={bridge}", "--iptables=false", f"--host=tcp://127.0.0.1:{port}", "--tlsverify", *tls
-            ) as engine,
-        ):
+        with second_dockerd(f"--host=tcp://127.0.0.1:{port}", "--tlsverify", *tls) as engine:
             asyncio.run(build_images(engine))
-            yield f"tcp://127.0.0.1:{port}"
+            yield engine
     except NoEngine as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def remote(second: DockerEngine, port: int) -> str:
+    """The URL at which it lets in who has a certificate."""
+    return f"tcp://127.0.0.1:{port}"
 
 
 async def test_agents_run_on_a_docker_over_tls(
@@ -136,6 +127,57 @@ async def test_agents_run_on_a_docker_over_tls(
     finally:
         await runtime.close()
         async with Docker(remote) as docker:
+            with suppress(DockerError):
+                await (await docker.networks.get("elizacloud-one")).delete()
+
+
+@pytest.mark.timeout(180)
+async def test_agents_live_on_two_dockers_and_one_is_killed(
+    docker_engine: DockerEngine,
+    second: DockerEngine,
+    remote: str,
+    certificates: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
+    assert second.daemon is not None
+    (here, there), (ann, bob) = HOST_IDS, ("a" * 16, "b" * 16)
+    big = DockerRuntime(remote, options_of())
+    try:
+        async with docker_rig(docker_engine) as rig:
+            hosts = Hosts({here: rig.runtime, there: big})
+            refs = [await hosts.create(spec(labels(agent_id=agent_id))) for agent_id in (ann, bob)]
+            for ref in refs:
+                await hosts.start(ref, secrets())
+            assert [instance.ref for instance in await hosts.list("one")] == refs
+            assert [instance.ref for instance in await big.list("one")] == [refs[1].removeprefix(f"{there}/")]
+            volumes = await hosts.list_volumes("one")
+            assert [volume.agent_id for volume in volumes] == [ann, bob]
+
+            await asyncio.to_thread(second.daemon.kill)
+            for look in (hosts.list("one"), hosts.list_volumes("one"), hosts.inspect(refs[1])):
+                with pytest.raises(RuntimeUnavailable):
+                    await look
+            await hosts.stop(refs[0], grace_seconds=0)
+            refs[0] = await hosts.create(spec(labels(agent_id=ann, run=2)))
+            await hosts.start(refs[0], secrets())
+            assert [instance.phase for instance in await hosts.on(here).list("one")] == [Phase.RUNNING]
+
+            await asyncio.to_thread(second.daemon.start)
+            assert [instance.ref for instance in await hosts.list("one")] == refs
+            assert await hosts.list_volumes("one") == volumes
+            await hosts.stop(refs[1], grace_seconds=0)
+            refs[1] = await hosts.create(spec(labels(agent_id=bob, run=2)))
+            await hosts.start(refs[1], secrets())
+            assert [instance.phase for instance in await hosts.list("one")] == [Phase.RUNNING] * 2
+            await hosts.remove(refs[1], volume=True)
+            assert await hosts.on(there).list_volumes("one") == []
+    finally:
+        await big.close()
+        async with Docker(remote) as docker:
+            for container in await docker.containers.list(all=True):
+                await container.delete(force=True, v=True)
             with suppress(DockerError):
                 await (await docker.networks.get("elizacloud-one")).delete()
 

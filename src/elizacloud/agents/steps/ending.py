@@ -99,7 +99,7 @@ async def _stop_instances(parts: Parts, record: Record) -> set[str]:
     runtime, agent = parts.place.runtime, record.agent
     if agent.external:
         return set()
-    listed = ours(await runtime.list(parts.place.installation_id), parts.place.installation_id)
+    listed = ours(await parts.place.inventory_of(agent).list(parts.place.installation_id), parts.place.installation_id)
     refs = {instance.ref for instance in listed if instance.labels.agent_id == agent.id}
     if record.run is not None and record.run.runtime_ref is not None:
         refs.add(record.run.runtime_ref)
@@ -115,7 +115,8 @@ async def _remove_all(parts: Parts, record: Record, key_ids: frozenset[str], nod
     await for_each(key_ids, parts.place.headscale.delete_preauth_key, "delete key")
     await for_each(refs, lambda ref: runtime.remove(ref, volume=True), "remove")
     if not agent.external:
-        volumes = await runtime.list_volumes(parts.place.installation_id, agent_id=agent.id)
+        inventory = parts.place.inventory_of(agent)
+        volumes = await inventory.list_volumes(parts.place.installation_id, agent_id=agent.id)
         await for_each(
             (volume.ref for volume in volumes), lambda ref: runtime.remove(ref, volume=True), "remove volume"
         )

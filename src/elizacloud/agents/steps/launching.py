@@ -15,7 +15,7 @@ from elizacloud.agents.identity import drift, has_joined, pinned
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.volume import begin_generation, volume_is_lost
-from elizacloud.errors import Error
+from elizacloud.errors import Error, RuntimeRefused
 from elizacloud.headscale.protocol import MintedKey
 from elizacloud.model import TAG_AGENT, Generation, Run, agent_hostname, agent_tag, installation_tag
 from elizacloud.runtime.protocol import EXIT_KEY_DEAD, InstanceSpec, Labels, Phase
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 EXTERNAL_KEY_LIFETIME_SECONDS = 3600.0
 """A person starts it by hand; the key is single-use all the same."""
+EARLIER_RUN_GRACE_SECONDS = 10.0
 
 
 async def mint_key(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
@@ -97,7 +98,7 @@ async def restart(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
         if run.ended_at is None and run.join_token_sha256 and instance and instance.phase is Phase.RUNNING:
             return await _started(parts, record, run, Step.RESTART, waiting, reason="it was running already")
         number = run.number + 1
-        ref = await parts.place.runtime.create(instance_spec(parts, record, number))
+        ref = await _create_after(parts, run, instance_spec(parts, record, number))
         run = Run(agent.id, agent.generation, number, runtime_ref=ref)
         record = await parts.journal.save(record, step=Step.RESTART, run=run)
     return await _launch(parts, record, run, None, Step.RESTART, waiting)
@@ -134,7 +135,21 @@ def instance_spec(parts: Parts, record: Record, run: int) -> InstanceSpec:
         join_url=place.join_url,
         report_url=place.report_url,
         agent=agent.spec,
+        host_id=agent.host_id,
     )
+
+
+async def _create_after(parts: Parts, before: Run, spec: InstanceSpec) -> str:
+    """Create the instance of the next run, and end the one before if it runs after all: it was looked for on a Docker that was
+    not its own, as when the names of two hosts were exchanged."""
+    runtime = parts.place.runtime
+    try:
+        return await runtime.create(spec)
+    except RuntimeRefused as refused:
+        if refused.reason != "earlier_run_runs" or before.runtime_ref is None:
+            raise
+    await runtime.stop(before.runtime_ref, grace_seconds=EARLIER_RUN_GRACE_SECONDS)
+    return await runtime.create(spec)
 
 
 async def mint(parts: Parts, record: Record) -> MintedKey:

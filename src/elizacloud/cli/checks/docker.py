@@ -1,8 +1,9 @@
-"""The Docker host, where agents run on one: it answers, can confine agents, and has the sidecar's image."""
+"""Each Docker host, where agents run on some: it answers, can confine agents, and has the sidecar's image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from elizacloud.cli.checks.check import Check, fail, ok, warn
 from elizacloud.cli.checks.facts import Facts
@@ -19,15 +20,15 @@ def docker_checks(facts: Facts) -> list[Check]:
     if settings.runtime != "docker":
         return []
 
-    async def docker() -> Sequence[Finding]:
+    async def docker(url: str) -> Sequence[Finding]:
         try:
-            host = await look_at(settings.docker_url, settings.docker_sidecar_image)
+            host = await look_at(url, settings.docker_sidecar_image)
         except Error as error:
             fix = "start Docker, let this user use its socket, or set ELIZACLOUD_DOCKER_URL to where it listens"
             return [fail(DOCKER, str(error), fix)]
-        return [engine_finding(host, settings.docker_url), sidecar_finding(host, settings.docker_sidecar_image)]
+        return [engine_finding(host, url), sidecar_finding(host, settings.docker_sidecar_image)]
 
-    return [Check(DOCKER, docker)]
+    return [Check(DOCKER, partial(docker, url)) for url in (settings.docker_url, *settings.docker_hosts.values())]
 
 
 def engine_finding(host: DockerHost, url: str) -> Finding:
