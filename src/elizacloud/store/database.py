@@ -118,6 +118,9 @@ def _sqlite_engine(url: URL, *, writes: bool) -> AsyncEngine:
     def prepare(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = ON")
+        # FULL: a commit has reached the disk, by one fsync. With NORMAL a power cut takes back the last ones: ids of keys and
+        # nodes that are out there, revocations and deletions that were answered with yes, event sequences that clients go on
+        # from; and what is kept beside the store would take it for one restored from a backup, and hold all removals.
         cursor.execute("PRAGMA synchronous = FULL")
         if not writes:
             cursor.execute("PRAGMA query_only = ON")
