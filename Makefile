@@ -1,6 +1,6 @@
 # `make` lists the targets. Everything needs only Python 3.11, make, git and the package registries.
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test chaos check fix docs bench bench-relay bench-scale bench-agents clean
+.PHONY: help install demo up test chaos compiled check fix docs bench bench-relay bench-scale bench-agents clean
 
 UV_VERSION := 0.13.8
 UV := .tools/bin/uv
@@ -33,7 +33,20 @@ up: .venv/.product  ## Run the whole cloud on this machine
 	@$(RUN) elizacloud up
 
 test: .venv/.installed  ## Every test; real tailscaled and WireGuard in the end-to-end part
+	@$(MAKE) --no-print-directory compiled || echo "the relay cannot be compiled here: tests of that are skipped"
 	@$(RUN) pytest
+
+COMPILED := .tools/compiled
+
+$(COMPILED)/.built: .venv/.installed $(shell find src -name '*.py')
+	@command -v $(CC) >/dev/null || { echo "cannot compile the relay: install a C compiler and the headers of Python"; exit 1; }
+	@echo "compiling the relay's data path into $(COMPILED); this takes a minute or two"
+	@rm -rf $(COMPILED)
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(UV) build --quiet --python .venv/bin/python --out-dir $(COMPILED)
+	@$(UV) pip install --quiet --no-deps --target $(COMPILED)/lib $(COMPILED)/*.whl && touch $@
+
+compiled: $(COMPILED)/.built  ## Build the wheel whose relay is native code; needs a C compiler
+	@ls $(COMPILED)/*.whl
 
 chaos: .venv/.installed  ## Every fault at every seam of every step, real processes; more than an hour
 	@CHAOS=all $(RUN) pytest tests/chaos tests/agents/test_random.py tests/e2e/test_address_reuse.py \
@@ -62,8 +75,9 @@ bench: .venv/.installed  ## Measure, as ratios in one run
 		echo "they cannot be had here: the table says who is missing"
 
 bench-relay: .venv/.installed .tools/bench/.installed  ## Measure the relay beside nginx, haproxy, Envoy, Traefik and Caddy
-	@$(RUN) python -m bench.relay $(ARGS)
-	@$(if $(ARGS),,$(RUN) python -m bench.relay_streams)
+	@$(MAKE) --no-print-directory compiled || echo "the relay cannot be compiled here: it is measured interpreted"
+	@PYTHONPATH=$(CURDIR)/$(COMPILED)/lib $(RUN) python -m bench.relay $(ARGS)
+	@$(if $(ARGS),,PYTHONPATH=$(CURDIR)/$(COMPILED)/lib $(RUN) python -m bench.relay_streams)
 
 bench-agents: .venv/.installed  ## Measure agents in containers beside a bare script
 	@$(RUN) python -m bench.docker $(ARGS)

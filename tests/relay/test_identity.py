@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from elizacloud.relay import reach
-from elizacloud.relay.reach import Reach
+from elizacloud.tailnet.netmap import Netmap
+from elizacloud.upstreams import Upstream
 from tests.relay.conftest import AGENT, IP, OTHER_AGENT, OWN_IP, Cloud, RawAgent, request, soon, until, upstream
 from tests.relay.test_worker import problem
 
@@ -117,14 +118,17 @@ async def test_an_address_that_moves_away_and_back_during_a_dial(cloud: Cloud) -
 
 def move_after_look_up(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks an upstream up finds its address handed to another tenant before it is dialled."""
-    soon_ready = Reach.soon_ready
+    mismatch, moved = reach.mismatch, False
 
-    async def and_then_it_moves(self: Reach, agent_id: str, **how: float | None) -> object:
-        found = await soon_ready(self, agent_id, **how)
-        cloud.peers(("8", IP, OTHER_TAGS))
+    def and_then_it_moves(netmap: Netmap, upstream: Upstream) -> str | None:
+        nonlocal moved
+        found = mismatch(netmap, upstream)
+        if not moved:
+            moved = True
+            cloud.peers(("8", IP, OTHER_TAGS))
         return found
 
-    monkeypatch.setattr(Reach, "soon_ready", and_then_it_moves)
+    monkeypatch.setattr(reach, "mismatch", and_then_it_moves)
 
 
 async def test_an_address_that_moves_between_look_up_and_dial(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

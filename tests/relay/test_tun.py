@@ -24,7 +24,8 @@ from elizacloud.headscale.remembered import Binary, Kind
 from elizacloud.model import AGENT_PORT, TAG_AGENT, TAG_RELAY, agent_tag, new_agent_id
 from elizacloud.relay.dialling.dial import TcpDialer
 from elizacloud.relay.metrics import Metrics
-from elizacloud.relay.reach import Reach, Unroutable
+from elizacloud.relay.reach import Reach
+from elizacloud.relay.unreachable import Unroutable
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.tailnet import NetmapWatcher, Tailscaled, blackhole, find_path, tunnel
 from elizacloud.tailnet.localapi import LocalApi

@@ -29,6 +29,7 @@ from elizacloud.app.running import Signals, run_until_signal
 from elizacloud.app.tailnet_mode import check_dialling
 from elizacloud.app.workers import WorkerCommand, Workers
 from elizacloud.errors import Misconfigured
+from elizacloud.relay.compiled import COMPILED
 from elizacloud.settings import Settings, child_environment
 from elizacloud.tailnet.feed import NetmapFeed
 from elizacloud.tailnet.localapi import LocalApi
@@ -77,7 +78,13 @@ async def _run(settings: Settings, data: DataDir, config: Path | None, signals: 
                 ]
                 workers.start(settings.workers)
                 replacing = tasks.create_task(_replace_when_told(workers, signals.renew), name="replace workers")
-                log.info("relay started", url=url_of(listener, tls=tls), pid=os.getpid(), workers=settings.workers)
+                log.info(
+                    "relay started",
+                    url=url_of(listener, tls=tls),
+                    pid=os.getpid(),
+                    workers=settings.workers,
+                    compiled=COMPILED,
+                )
                 await signals.stop.wait()
                 log.info("relay draining")
                 replacing.cancel()

@@ -20,6 +20,7 @@ from elizacloud.relay.dialling.pool import Pool
 from elizacloud.relay.dialling.shared_dials import SharedDials
 from elizacloud.relay.front import PATH_PREFIX
 from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.unreachable import AgentTimeout, Unroutable
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.relay.uses import OpenStream, Uses
 from elizacloud.relay.wakes import Waker, Wakes
@@ -32,16 +33,6 @@ logger = structlog.get_logger()
 PoolKey = tuple[str, int, int]
 
 _RETRY_SECONDS = 2.0
-
-
-class Unroutable(Unavailable):
-    """There is no path to the agent now: nothing was sent."""
-
-    code = "agent_unroutable"
-
-
-class AgentTimeout(Error):
-    code, status = "agent_timeout", 504
 
 
 class AgentPool(Pool):

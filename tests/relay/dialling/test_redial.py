@@ -9,15 +9,24 @@ import pytest
 
 from elizacloud.errors import Refused
 from elizacloud.relay.dialling.redial import MOST_DIALS, Redialer
+from elizacloud.relay.upstream import UpstreamConnection
 from tests.relay.conftest import soon, until
 
 
-class Connection:
-    def __init__(self) -> None:
-        self.aborted = False
+class Transport(asyncio.Transport):
+    aborted = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
 
     def abort(self) -> None:
         self.aborted = True
+
+
+def connected() -> tuple[UpstreamConnection, Transport]:
+    connection, transport = UpstreamConnection(), Transport()
+    connection.connection_made(transport)
+    return connection, transport
 
 
 class Dials:
@@ -40,27 +49,27 @@ class Dials:
 
 async def test_a_dial_that_is_answered_is_the_only_one() -> None:
     dials = Dials()
-    connection: Any = Connection()
+    connection, transport = connected()
     dialling = asyncio.create_task(Redialer(dials, again_seconds=60)("100.64.0.7", 2138))
     await dials.begun(1)
     dials.answers[0].set_result(connection)
 
     assert await soon(dialling) == connection
     assert len(dials.answers) == 1
-    assert not connection.aborted
+    assert not transport.aborted
 
 
 @pytest.mark.parametrize("winner", [0, 1])
 async def test_one_without_an_answer_gets_company_and_the_first_answer_counts(winner: int) -> None:
     dials = Dials()
-    connection: Any = Connection()
+    connection, transport = connected()
     dialling = asyncio.create_task(Redialer(dials, again_seconds=0.01)("100.64.0.7", 2138))
     await dials.begun(2)
     dials.answers[winner].set_result(connection)
 
     assert await soon(dialling) == connection
     await until(lambda: dials.ended == len(dials.answers))
-    assert not connection.aborted
+    assert not transport.aborted
 
 
 async def test_an_error_is_an_answer() -> None:
@@ -75,16 +84,15 @@ async def test_an_error_is_an_answer() -> None:
 
 async def test_two_answers_at_once_leave_no_connection_behind() -> None:
     dials = Dials()
-    connections: list[Any] = [Connection(), Connection()]
+    connections = [connected(), connected()]
     dialling = asyncio.create_task(Redialer(dials, again_seconds=0.01)("100.64.0.7", 2138))
     await dials.begun(2)
-    for answer, connection in zip(dials.answers, connections, strict=False):
+    for answer, (connection, _) in zip(dials.answers, connections, strict=False):
         answer.set_result(connection)
 
-    chosen: Any = await soon(dialling)
-    await until(lambda: sum(connection.aborted for connection in connections) == 1)
-    assert chosen in connections
-    assert not chosen.aborted
+    chosen = await soon(dialling)
+    await until(lambda: sum(transport.aborted for _, transport in connections) == 1)
+    assert [connection for connection, transport in connections if not transport.aborted] == [chosen]
 
 
 async def test_there_are_never_more_than_a_few_and_a_deadline_ends_all() -> None:
