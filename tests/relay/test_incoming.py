@@ -1,6 +1,6 @@
 import asyncio
 
-from elizacloud.relay.reading import LONG_READ_BYTES, READ_BYTES
+from elizacloud.relay.reading import READ_BYTES
 from tests.relay.conftest import Cloud, RawAgent, request, soon, until
 
 UPGRADE = "Connection: Upgrade\r\nUpgrade: x\r\n"
@@ -8,25 +8,12 @@ SWITCHED = b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
 ALL_THAT_TLS_HOLDS = 300_000
 
 
-async def test_an_upload_is_read_in_pieces_that_are_long_while_its_owner_is_alone(cloud: Cloud) -> None:
-    begun = asyncio.Event()
-
-    async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        begun.set()
-        await reader.read()
-
-    cloud.agent(agent)
+async def test_uploads_are_read_in_pieces(cloud: Cloud, agent: RawAgent) -> None:
     client = await cloud.client()
     client.send(request(method="POST", headers="Content-Length: 9\r\n"))
-    await soon(begun.wait())
+    await until(lambda: bool(agent.heads))
     (connection,) = cloud.worker._clients
-    turns = cloud.worker._surroundings.turns
-    turns.now("somebody else", 1, lambda size: None)
     assert len(connection.get_buffer(ALL_THAT_TLS_HOLDS)) == READ_BYTES
-    turns._shared_until = 0.0
-    turns._looked()
-    assert len(connection.get_buffer(ALL_THAT_TLS_HOLDS)) == LONG_READ_BYTES
 
 
 async def test_of_an_upgraded_connection_nothing_is_left_to_be_forgotten(cloud: Cloud) -> None:
