@@ -95,12 +95,16 @@ class Engine:
 
     def _open(self) -> Docker:
         try:
-            return Docker(self.url)
-        except (ValueError, OSError, ImportError) as error:
+            docker = Docker(self.url)
+        except (ValueError, OSError, ImportError, DockerError) as error:
             raise Misconfigured(
                 f"cannot use Docker at {self.url}: {error}; TLS needs ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH, and ssh "
-                "the packages of aiodocker[ssh]"
+                "the packages of aiodocker[ssh] and the host's key in ~/.ssh/known_hosts"
             ) from error
+        if self.url.startswith("ssh://"):
+            # aiodocker would send the host all variables of this process, secrets too.
+            docker.connector._clean_environment = dict  # type: ignore[attr-defined]
+        return docker
 
     @contextmanager
     def _as_ours(self, what: str) -> Iterator[None]:
