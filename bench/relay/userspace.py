@@ -13,7 +13,6 @@ from bench.relay.loopback import start_upstream
 from bench.relay.programs import Programs, free_port
 from bench.relay.rounds import Contender, Meter, Proxy
 from bench.relay.tailnet import Node, Tailnet, running_tailnet
-from elizacloud import __version__
 from elizacloud.model import AGENT_PORT, TAG_RELAY
 
 ANSWERED_SECONDS = 30
@@ -51,10 +50,10 @@ async def start_ours(
         tailscaled=node.socket,
         node_id=agent.joined.node_id,
         ip=agent.ip,
-        settings={"access_log": "0", **settings},
+        settings={**ours.SILENT, **settings},
     )
     proxy = Proxy(
-        OURS, __version__, f"http://127.0.0.1:{relay.port}{ours.PATH}", [relay.pid, node.pid], wrk, ours.HEADERS
+        OURS, ours.VERSION, f"http://127.0.0.1:{relay.port}{ours.PATH}", [relay.pid, node.pid], wrk, ours.HEADERS
     )
     await until_answered(f"{proxy.url}/", proxy.headers, within_seconds=ANSWERED_SECONDS)
     return proxy

@@ -118,7 +118,7 @@ async def test_an_address_that_moves_away_and_back_during_a_dial(cloud: Cloud) -
 
 def move_after_look_up(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks an upstream up finds its address handed to another tenant before it is dialled."""
-    mismatch, moved = reach.mismatch, False
+    mismatch, moved = reach.mismatch, False  # type: ignore[attr-defined]
 
     def and_then_it_moves(netmap: Netmap, upstream: Upstream) -> str | None:
         nonlocal moved
