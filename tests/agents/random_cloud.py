@@ -20,6 +20,7 @@ import pytest
 
 from elizacloud.agents import operations
 from elizacloud.agents.lifecycle import Lifecycle
+from elizacloud.errors import Conflict
 from elizacloud.headscale.protocol import Node
 from elizacloud.model import TAG_AGENT, AgentSpec, agent_tag, installation_tag
 from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Labels, Phase
@@ -46,7 +47,7 @@ class Line:
         self,
         target: Any,
         cut: asyncio.Event,
-        called: Callable[[str, Any], None] = lambda *_: None,
+        called: Callable[[str, Any, Any], None] = lambda *_: None,
         takes_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._target = target
@@ -59,7 +60,7 @@ class Line:
         if inspect.iscoroutinefunction(attribute):
             return lambda *positional, **named: self._call(name, attribute, *positional, **named)
         if type(attribute).__module__.startswith("elizacloud.store."):
-            return Line(attribute, self._cut)
+            return Line(attribute, self._cut, self._called)
         return attribute
 
     async def _call(self, name: str, call: Any, *positional: Any, **named: Any) -> Any:
@@ -69,7 +70,7 @@ class Line:
             await pass_seconds(seconds)
             if self._cut.is_set():
                 await asyncio.get_running_loop().create_future()
-        self._called(name, positional)
+        self._called(name, positional, named)
         answer = await call(*positional, **named)
         if self._cut.is_set():
             await asyncio.get_running_loop().create_future()
@@ -144,7 +145,7 @@ class RandomCloud:
         self._cut = cut = asyncio.Event()
         world = self.world
         lifecycle: Lifecycle = world.new_lifecycle(
-            store=Line(world.store, cut),
+            store=Line(world.store, cut, self._audit_pin),
             headscale=Line(world.headscale, cut, self._audit_removal, lambda: self.headscale_seconds),
             runtime=Line(world.runtime, cut, self._audit_removal),
         )
@@ -179,8 +180,14 @@ class RandomCloud:
         return agent.id
 
     def want(self, agent_id: str, verb: str, wanted: Wanted) -> None:
-        """What the owner asks is what is wanted from then on, unless they said before that it is to be deleted."""
-        self.run(getattr(self.world.lifecycle.operations, verb)(agent_id, self.owner_of[agent_id]))
+        """What the owner asks is what is wanted from then on, unless they said before that it is to be deleted; that they can
+        say at any time."""
+        try:
+            self.run(getattr(self.world.lifecycle.operations, verb)(agent_id, self.owner_of[agent_id]))
+        except Conflict as conflict:
+            if wanted is Wanted.DELETED:
+                raise AssertionError(f"a delete was refused: {conflict}") from conflict
+            raise
         self.wanted[agent_id] = wanted
 
     # What happens to it.
@@ -255,6 +262,10 @@ class RandomCloud:
         self.passes(SETTLED_SECONDS)
         self.run(world.lifecycle.sweeper.sweep(accept=True))
         self.passes(SETTLED_SECONDS)
+        if self.run(world.lifecycle.sweeper.sweep(dry_run=True)).held:
+            # A volume is looked at once the instance on it is gone, which the operator may just have accepted.
+            self.run(world.lifecycle.sweeper.sweep(accept=True))
+            self.passes(SETTLED_SECONDS)
 
     # What must hold.
 
@@ -298,7 +309,7 @@ class RandomCloud:
         for record in self.records():
             node = self.world.headscale._nodes.get(record.generation.node_id or "")
             if node is not None:
-                assert node.machine_key.startswith(f"mkey:{record.agent.id}/"), f"{record.agent.id} got {node}"
+                assert _is_of(node, record.agent.id), f"{record.agent.id} got {node}"
 
     def _there(self) -> set[str]:
         """Everything outside, whosever it is."""
@@ -306,7 +317,16 @@ class RandomCloud:
         there |= {f"{agent_id}.{generation}.0" for agent_id, generation in self.world.runtime.volumes}
         return there | {f"node {node.id}" for node in self.world.nodes} | {f"key {key}" for key in self.world.keys}
 
-    def _audit_removal(self, call: str, about: tuple[Any, ...]) -> None:
+    def _audit_pin(self, call: str, about: tuple[Any, ...], also: dict[str, Any]) -> None:
+        """No agent is given another one's node, not even for the moment until its own tailscaled finds its key used."""
+        generation = also.get("generation")
+        if call != "save" or generation is None:
+            return
+        node = self.world.headscale._nodes.get(generation.node_id or "")
+        if node is not None and not _is_of(node, generation.agent_id):
+            self._violations.append(f"{generation.agent_id} is given {node}")
+
+    def _audit_removal(self, call: str, about: tuple[Any, ...], _: dict[str, Any]) -> None:
         """What belongs to no agent that we know of goes only after two sweeps in a row have seen it."""
         if call not in ("remove", "delete_node"):
             return
@@ -369,6 +389,11 @@ class RandomCloud:
 
 def _agent_of(tags: tuple[str, ...]) -> str:
     return next((tag.removeprefix("tag:a-") for tag in tags if tag.startswith("tag:a-")), "")
+
+
+def _is_of(node: Node, agent_id: str) -> bool:
+    """Whether it is a machine of the agent's own, whatever the node's tags and key say."""
+    return node.machine_key.startswith(f"mkey:{agent_id}/")
 
 
 def _strangers(world: World) -> set[str]:
