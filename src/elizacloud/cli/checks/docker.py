@@ -26,7 +26,7 @@ def docker_checks(facts: Facts) -> list[Check]:
         except Error as error:
             fix = "start Docker, let this user use its socket, or set ELIZACLOUD_DOCKER_URL to where it listens"
             return [fail(DOCKER, str(error), fix)]
-        return [engine_finding(host, url), sidecar_finding(host, settings.docker_sidecar_image)]
+        return [engine_finding(host, url), sidecar_finding(host, settings.docker_sidecar_image, url)]
 
     return [Check(DOCKER, partial(docker, url)) for url in (settings.docker_url, *settings.docker_hosts.values())]
 
@@ -46,9 +46,11 @@ def engine_finding(host: DockerHost, url: str) -> Finding:
     return ok(DOCKER, cause)
 
 
-def sidecar_finding(host: DockerHost, image: str) -> Finding:
+def sidecar_finding(host: DockerHost, image: str, url: str) -> Finding:
     if host.sidecar_content is None:
         return warn(
-            SIDECAR, f"{image} is not on the Docker host", "`elizacloud up` builds it, or `elizacloud image sidecar`"
+            SIDECAR,
+            f"{image} is not on Docker at {url}",
+            f"`elizacloud up` builds it, or `elizacloud image sidecar` with ELIZACLOUD_DOCKER_URL={url}",
         )
-    return ok(SIDECAR, f"{image} is there")
+    return ok(SIDECAR, f"{image} is on Docker at {url}")
