@@ -181,7 +181,11 @@ class SharedWorld(World):
             plane = ControlPlane(str(len(self.planes) + 1), store, self, stop, blind=blind)
             self.planes.append(plane)
             async with plane.running():
-                yield plane
+                try:
+                    yield plane
+                finally:
+                    if stop is not None:
+                        stop.goes_on.set()  # a test that failed left it stopped, and it could not even end
 
     def see(self, node: Node) -> None:
         """The relays of every control plane see it."""

@@ -26,6 +26,8 @@ class FakeStore:
     down: bool = False
     seconds: float = 0.0
     """How long the answer to a renewal takes, which acted at once."""
+    take_seconds: float = 0.0
+    """The same of a lease that is taken."""
 
     async def look(self) -> Sequence[Lease]:
         self._answer()
@@ -46,6 +48,7 @@ class FakeStore:
             return None
         epoch = self.rows.get(name, (None, 0, 0.0))[1] + 1
         self.rows[name] = (holder, epoch, _now() + seconds)
+        await _pass(self.take_seconds)
         return Fence(name, holder, epoch)
 
     async def give_up(self, names: Collection[str], holder: str) -> None:
@@ -97,6 +100,14 @@ async def test_one_alone_has_all_and_keeps_it() -> None:
         assert set(one.held) == set(SHARED)
         assert (await one.leading()).fence == Fence(SWEEPS, "1", 1)
         assert {name: row[1] for name, row in store.rows.items()} == {name: row[1] for name, row in before.items()}
+
+
+async def test_agents_are_taken_up_also_when_the_database_is_too_slow_for_one_beat() -> None:
+    store, taken = FakeStore(take_seconds=0.5), list[str]()
+    async with running(a_control_plane(store, "1"), taken) as one:
+        await _pass(60)
+        assert set(one.held) == set(SHARED)
+        assert sorted(taken) == sorted(SHARED)
 
 
 async def test_two_share_and_a_third_comes_and_goes() -> None:

@@ -48,6 +48,9 @@ class Leases:
         self._held: dict[str, Hold] = {}
         self._leaving: dict[str, float] = {}
         """By name: until when (time of the loop) what runs under it may go on."""
+        self._new: list[str] = []
+        """Taken, and nobody was told yet: also by a beat that was cut off in the middle, since a slow database is no reason to
+        leave their agents to nobody."""
         self._leading = asyncio.Event()
 
     @property
@@ -79,19 +82,21 @@ class Leases:
             while True:
                 try:
                     async with asyncio.timeout(self._lease_seconds / 2):
-                        if new := await self._beat(lost):
-                            log.info("leases taken", leases=new)
-                            taken(new)
+                        await self._beat(lost)
                     well = True
                 except (Error, TimeoutError) as error:
                     if well:
                         log.warning("cannot renew the leases", reason=str(error) or "the database is too slow")
                     well = False
+                if self._new:
+                    log.info("leases taken", leases=self._new)
+                    taken(self._new)
+                    self._new = []
                 await asyncio.sleep(self._beat_seconds)
         finally:
             await self._give_all_up()
 
-    async def _beat(self, lost: Callable[[], None]) -> list[str]:
+    async def _beat(self, lost: Callable[[], None]) -> None:
         now = asyncio.get_running_loop().time
         sent = now()
         renewed = {fence.name: fence for fence in await self._store.renew(self.me, self._lease_seconds)}
@@ -112,17 +117,18 @@ class Leases:
         self._members = members(seen) | {self.me}
         planned = plan(seen, self.me)
         await self._leave(planned.give_up)
-        return [name for name in planned.take if await self._take(name)]
+        for name in planned.take:
+            await self._take(name)
 
-    async def _take(self, name: str) -> bool:
+    async def _take(self, name: str) -> None:
         sent = asyncio.get_running_loop().time()
         fence = await self._store.take(name, self.me, self._lease_seconds)
         if fence is None:
-            return False
+            return
         self._held[name] = Hold(fence, sent + self._lease_seconds, needed_seconds=self._needed_seconds)
+        self._new.append(name)
         if name == SWEEPS:
             self._leading.set()
-        return True
 
     async def _leave(self, surplus: Collection[str]) -> None:
         """Give up what is over the fair share, once nothing runs under it."""
