@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from elizacloud.errors import TailnetUnavailable
 from elizacloud.tailnet import LocalApi, NetmapWatcher, Peer, PeerChange
+from elizacloud.tailnet.bus import Event, Watch
 from tests.tailnet.local_api import END_OF_STREAM, FakeLocalApi
 from tests.tailnet.test_netmap import SELF, node, status
 
@@ -66,6 +67,28 @@ async def test_each_change_is_told_when_the_netmap_has_it(fake: FakeLocalApi, ap
 
         assert await watching.next_ids() == [(None, "3")]
         assert watching.watcher.netmap.peer_at("100.64.0.3") is not None
+
+
+async def test_it_ends_when_it_is_told_to_in_the_moment_in_which_tailscaled_goes(api: LocalApi) -> None:
+    class Going(LocalApi):
+        async def watch(self, mask: Watch) -> AsyncGenerator[Event, None]:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise TailnetUnavailable("tailscaled went") from None
+            yield {}
+
+    begun = asyncio.Event()
+    going = Going(api.socket)
+    task = asyncio.create_task(NetmapWatcher(going).run())
+    async with asyncio.timeout(20):
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    await going.close()
+
+    assert task.cancelled()
 
 
 async def test_when_the_bus_ends_nobody_is_trusted_until_it_is_followed_again(

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import structlog
 
+from elizacloud.cancellation import raise_if_cancelled
 from elizacloud.errors import Error, TailnetUnavailable
 from elizacloud.tailnet.bus import WATCH_NETMAP
 from elizacloud.tailnet.localapi import LocalApi
@@ -105,6 +106,7 @@ class NetmapWatcher:
                 for task in beside:
                     task.cancel()
         except* Error as group:
+            raise_if_cancelled()
             reason = str(group.exceptions[0])
         finally:
             self._lose()
