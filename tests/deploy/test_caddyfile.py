@@ -18,6 +18,7 @@ import pytest
 
 from tests.deploy.compose import DEPLOY
 from tests.deploy.programs import caddy, run
+from tests.ports import free_port
 
 CADDYFILE = DEPLOY / "caddy" / "Caddyfile"
 NAMES = {
@@ -103,7 +104,7 @@ def front() -> Iterator[Front]:
             stack.callback(server.shutdown)
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
             upstreams[f"{name.upper()}_UPSTREAM"] = f"127.0.0.1:{server.server_address[1]}"
-        ports = free_ports(2)
+        ports = [free_port() for _ in range(2)]
         environment = {
             **NAMES,
             **upstreams,
@@ -151,14 +152,6 @@ def until_served(front: Front, name: str) -> None:
         except (OSError, ssl.SSLError):
             waiting.wait(0.05)
     raise AssertionError(f"{name} has no certificate")
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for taken in sockets:
-            taken.bind(("127.0.0.1", 0))
-        return [taken.getsockname()[1] for taken in sockets]
 
 
 @pytest.mark.parametrize("tls", ["ops@example.com", "internal"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ import pytest
 from elizacloud.processes import spawn
 from tests.e2e.doors import MODES, WITHIN_SECONDS, Door, Place, agent_dialled
 from tests.fakes import websocket_agent
+from tests.ports import free_port
 
 pytest.importorskip("kosoku", reason="needs kosoku, which has Autobahn's cases and is built for Linux")
 
@@ -77,8 +77,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @asynccontextmanager
 async def alone() -> AsyncIterator[str]:
     """The same server without anything before it."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {"PORT": str(port), "PATH": os.defpath}
     listening = asyncio.Event()
 

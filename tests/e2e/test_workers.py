@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from elizacloud.client import Client
 from tests.e2e.cloud import Cloud
 from tests.e2e.load import Load
 from tests.e2e.looking import WITHIN_SECONDS, a_moment, until
+from tests.ports import free_port
 from tests.relay.test_tls import write_pair
 
 REVOKED_SECONDS = 1
@@ -87,11 +87,9 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Mapping[str, str
 @pytest.fixture
 def many(own_cloud: Cloud, settings: Mapping[str, str]) -> Cloud:
     """A cloud with two workers, which runs."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        metrics = f"127.0.0.1:{free.getsockname()[1]}"
     own_cloud.environment = {
         "ELIZACLOUD_WORKERS": str(WORKERS),
-        "ELIZACLOUD_METRICS_LISTEN": metrics,
+        "ELIZACLOUD_METRICS_LISTEN": f"127.0.0.1:{free_port()}",
         **settings,
     }
     return own_cloud.start()

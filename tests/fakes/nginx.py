@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.fakes.rewriting_proxy import HOST
+from tests.ports import free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
@@ -54,8 +54,7 @@ http {{
 class Nginx:
     def __init__(self, upstream_port: int, directory: Path, *, read_timeout_seconds: float) -> None:
         self._directory = directory
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._config = _CONFIG.format(
             dir=directory,
             port=self.port,

@@ -7,7 +7,6 @@ import datetime
 import ipaddress
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ from elizacloud.runtime.protocol import Phase
 from tests.contract.docker_runtime import docker_rig, options_of
 from tests.contract.runtimes import HOST_IDS, labels, secrets, spec
 from tests.docker_engine import SIDECAR_IMAGE, DockerEngine, NoEngine, build_images, second_dockerd
+from tests.ports import free_port
 
 
 class _Issuer:
@@ -80,9 +80,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture(scope="module")
