@@ -132,9 +132,10 @@ async def test_stopped_while_pausing(
 
 async def test_what_an_owner_says_at_one_is_done_by_another(world: SharedWorld, start: Callable[..., object]) -> None:
     one: ControlPlane = await start()  # type: ignore[misc]
+    await one.until_it_holds(len(SHARED))  # of two that begin at once, either may get the odd one
     two: ControlPlane = await start()  # type: ignore[misc]
-    await one.until_it_holds(9)
     await two.until_it_holds(8)
+    await one.until_it_holds(9)
     here = one.lifecycle.operations
     agent_id = (await here.create(ANN, "ada", AgentSpec(), agent_id=two.an_id())).record.agent.id
     assert world.holder_of(agent_id) == "2"
@@ -157,9 +158,10 @@ async def test_what_an_owner_says_at_one_is_done_by_another(world: SharedWorld, 
 
 async def test_a_pause_waits_for_the_relays_of_all(world: SharedWorld, start: Callable[..., object]) -> None:
     one: ControlPlane = await start()  # type: ignore[misc]
+    await one.until_it_holds(len(SHARED))  # of two that begin at once, either may get the odd one
     two: ControlPlane = await start()  # type: ignore[misc]
-    await one.until_it_holds(9)
     await two.until_it_holds(8)
+    await one.until_it_holds(9)
     two.relays.idle = False
     agent_id = (await one.lifecycle.operations.create(ANN, "ada", AgentSpec(), agent_id=one.an_id())).record.agent.id
     await world.until(agent_id, State.READY, within=WITHIN)
@@ -176,6 +178,7 @@ async def test_a_pause_waits_for_the_relays_of_all(world: SharedWorld, start: Ca
 
 async def test_tokens_reach_the_relays_of_all(world: SharedWorld, start: Callable[..., object]) -> None:
     one: ControlPlane = await start()  # type: ignore[misc]
+    await one.until_it_holds(len(SHARED))
     two: ControlPlane = await start()  # type: ignore[misc]
     await two.until_it_holds(8)
     token = ApiToken("t1", ANN, "spare", frozenset({Scope.OWNER}), None, "0" * 64, utc_now())
