@@ -17,6 +17,7 @@ One request, in the order of the modules:
     reach.py        which upstream an agent has now, checked against the netmap
     dialling/       connections to it: made, begun again, shared, kept
     upstream.py     one connection to an agent or to the API; reading.py: how much of it is read at once
+    outgoing.py     when small writes leave, to an agent and to a client
     answers.py      what the relay itself answers
     access_log.py   one line a request, when it is over
 

@@ -109,7 +109,8 @@ class Exchange(Passing):
         if connection.closed:
             connection.kill("it closed the connection")
             return
-        connection.write(self._destination.request_head(self._head, self._framing, self._upgrade))
+        head = self._destination.request_head(self._head, self._framing, self._upgrade)
+        connection.write(head, may_wait=self._surroundings.writes_may_wait())
         self._sent_at = perf_counter()
         if self._request_done:
             connection.expect_answer(self._surroundings.first_byte_timeout_seconds)

@@ -24,6 +24,7 @@ from elizacloud.relay.http1.head import read_request_head
 from elizacloud.relay.incoming import Incoming
 from elizacloud.relay.intake import Intake
 from elizacloud.relay.limits import Limits
+from elizacloud.relay.outgoing import Outgoing
 from elizacloud.relay.server_settings import ServerSettings
 from elizacloud.relay.surroundings import Surroundings
 from elizacloud.relay.upstream import WRITE_AHEAD_BYTES
@@ -42,6 +43,7 @@ class ClientConnection(Incoming):
         "_linger_seconds",
         "_on_closed",
         "_on_open",
+        "_outgoing",
         "_peer",
         "_request",
         "_surroundings",
@@ -64,6 +66,7 @@ class ClientConnection(Incoming):
         self._surroundings = surroundings
         self._on_open = on_open
         self._on_closed = on_closed
+        self._outgoing: Outgoing
         self._peer: Peer
         self._request: Request | None = None
         """The present one, from its head to the end of its answer."""
@@ -94,7 +97,9 @@ class ClientConnection(Incoming):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are, without saying so
         self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
-        self._deadline = Deadline(asyncio.get_running_loop(), self._late)
+        loop = asyncio.get_running_loop()
+        self._deadline = Deadline(loop, self._late)
+        self._outgoing = Outgoing(self._transport, loop.call_soon)
         self._deadline.set(self._settings.headers_timeout_seconds)
         self._surroundings.metrics.clients += 1
         self._on_open(self)
@@ -111,7 +116,7 @@ class ClientConnection(Incoming):
 
     def eof_received(self) -> None:
         # A client that ended its half is gone, as for nginx and Go: else nobody would notice one that left a stream.
-        return None
+        self._outgoing.flush()
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -141,7 +146,7 @@ class ClientConnection(Incoming):
     # client.Client
 
     def write(self, data: bytes) -> None:
-        self._transport.write(data)
+        self._outgoing.write(data, may_wait=self._surroundings.writes_may_wait())
 
     def answered(self) -> None:
         unread_body = self._state is State.BODY
@@ -162,9 +167,11 @@ class ClientConnection(Incoming):
             self.close()
 
     def abort(self) -> None:
+        self._outgoing.flush()
         self._transport.abort()
 
     def close(self) -> None:
+        self._outgoing.flush()
         self._transport.close()
 
     # Requests
@@ -225,6 +232,7 @@ class ClientConnection(Incoming):
     def _discard(self, seconds: float = _DISCARD_SECONDS) -> None:
         self._state = State.DISCARD
         self._held = b""
+        self._outgoing.flush()
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._deadline.set(seconds)

@@ -25,6 +25,7 @@ from elizacloud.relay.http1.head import (
     read_answer_head,
     value_of,
 )
+from elizacloud.relay.outgoing import Outgoing
 from elizacloud.relay.reading import BOUNDED, LONG, BoundedReads
 from elizacloud.relay.turns import BULK_BYTES
 
@@ -80,6 +81,7 @@ class UpstreamConnection(BoundedReads):
         "_held",
         "_informational",
         "_method",
+        "_outgoing",
         "_paused",
         "_piping",
         "_stopped",
@@ -97,6 +99,7 @@ class UpstreamConnection(BoundedReads):
     def __init__(self) -> None:
         self._transport: asyncio.Transport
         self._deadline: Deadline
+        self._outgoing: Outgoing
         self._taker: Taker | None = None
         self._came = b""
         """Waits for its turn."""
@@ -138,8 +141,8 @@ class UpstreamConnection(BoundedReads):
         self._upgrade = upgrade
         self.answered = self.keep_alive = self._final = False
 
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)
+    def write(self, data: bytes, *, may_wait: bool = False) -> None:
+        self._outgoing.write(data, may_wait=may_wait)
 
     def expect_answer(self, within_seconds: float) -> None:
         """Call the taker's `answer_late` unless a final answer begins in this time, or has begun."""
@@ -169,6 +172,7 @@ class UpstreamConnection(BoundedReads):
         """Let go of it after what was written has left; the taker hears no more."""
         self._taker = None
         self._came = b""
+        self._outgoing.flush()
         self._transport.close()
 
     def abort(self) -> None:
@@ -186,7 +190,9 @@ class UpstreamConnection(BoundedReads):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are, without saying so
         self._transport.set_write_buffer_limits(high=WRITE_AHEAD_BYTES)
-        self._deadline = Deadline(asyncio.get_running_loop(), self._late)
+        loop = asyncio.get_running_loop()
+        self._deadline = Deadline(loop, self._late)
+        self._outgoing = Outgoing(self._transport, loop.call_soon)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         taker = self._taker
@@ -241,7 +247,7 @@ class UpstreamConnection(BoundedReads):
             self._taker.upstream_writable(True)
 
     def eof_received(self) -> None:
-        return None
+        self._outgoing.flush()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._deadline.stop()
