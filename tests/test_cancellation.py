@@ -8,7 +8,6 @@ from typing import Any, NoReturn
 
 import pytest
 
-from elizacloud.agents.together import both, for_each
 from elizacloud.cancellation import raise_if_cancelled
 from elizacloud.errors import Unavailable
 
@@ -29,15 +28,7 @@ async def _group() -> None:
         raise_if_cancelled()
 
 
-async def _for_each() -> None:
-    await for_each(["one", "two"], lambda _id: _fails_when_cancelled(), "fail")
-
-
-async def _both() -> None:
-    await both(_fails_when_cancelled(), _fails_when_cancelled())
-
-
-@pytest.mark.parametrize("work", [_group, _for_each, _both])
+@pytest.mark.parametrize("work", [_group])
 async def test_who_catches_the_error_of_a_group_and_goes_on_ends_all_the_same(
     work: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:

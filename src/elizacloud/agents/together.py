@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from elizacloud.cancellation import raise_if_cancelled
 from elizacloud.errors import Error
 
 T = TypeVar("T")
@@ -25,7 +24,6 @@ async def for_each(ids: Iterable[str], act: Callable[[str], Awaitable[object]], 
             for id_ in ids:
                 tasks.create_task(one(id_), name=f"{what} {id_}")
     except* Error as errors:
-        raise_if_cancelled()
         raise first_error(errors) from errors
 
 
@@ -36,7 +34,6 @@ async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) ->
             one = tasks.create_task(first, name="first of both")
             other = tasks.create_task(second, name="second of both")
     except BaseExceptionGroup as group:
-        raise_if_cancelled()
         raise group.exceptions[0] from group
     return one.result(), other.result()
 

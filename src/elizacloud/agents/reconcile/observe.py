@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from elizacloud.agents.place import Place
 from elizacloud.agents.together import first_error
-from elizacloud.cancellation import raise_if_cancelled
 from elizacloud.errors import Error
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import agent_tag, is_agent_id
@@ -87,7 +86,6 @@ async def look_outside(place: Place) -> Outside:
             nodes = tasks.create_task(place.headscale.list_nodes(), name="list nodes")
             keys = tasks.create_task(place.headscale.list_preauth_keys(), name="list keys")
     except* Error as errors:
-        raise_if_cancelled()
         raise first_error(errors) from errors
     return Outside(
         ours(instances.result(), place.installation_id),
