@@ -23,8 +23,8 @@ from elizacloud.headscale.server import STOP_GRACE_SECONDS, SupervisedServer
 from elizacloud.processes import Child, LogFile, spawn
 from tests.deploy.compose import DEPLOY, EXAMPLE, Service, load
 from tests.deploy.programs import caddy
-from tests.deploy.test_caddyfile import free_ports
 from tests.e2e.looking import a_moment
+from tests.ports import free_port
 
 WITHIN_SECONDS = 90
 TAILSCALED = "ELIZACLOUD_TAILSCALED_BIN"
@@ -51,7 +51,7 @@ class Stack:
 
     def __post_init__(self) -> None:
         self.services = load(VARIABLES).services
-        self.https, self.http, self.relay, self.headscale, self.metrics, self.stun = free_ports(6)
+        self.https, self.http, self.relay, self.headscale, self.metrics, self.stun = (free_port() for _ in range(6))
         self.server: SupervisedServer | None = None
         for name in ("secrets", "host"):
             (self.directory / name).mkdir(mode=0o700)
