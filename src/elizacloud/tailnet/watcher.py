@@ -13,7 +13,6 @@ from typing import NoReturn
 
 import structlog
 
-from elizacloud.cancellation import raise_if_cancelled
 from elizacloud.errors import Error, TailnetUnavailable
 from elizacloud.tailnet.bus import WATCH_NETMAP
 from elizacloud.tailnet.localapi import LocalApi
@@ -93,24 +92,22 @@ class NetmapWatcher:
 
     async def _follow(self) -> tuple[str, bool]:
         """One subscription, to its end (tailscaled ends it for who falls 128 events behind): why, and whether it had begun."""
-        reason = "tailscaled ended the stream"
         losses = self.losses
         self._distrusted.clear()
+        # No TaskGroup: until Python 3.13 it forgets a cancellation that meets an error, and this goes on after errors.
+        beside = [
+            asyncio.create_task(self._read(), name="netmap of tailscaled"),
+            asyncio.create_task(self._pulse(), name="pulse of tailscaled"),
+            asyncio.create_task(self._until_distrusted(), name="distrust of the netmap"),
+        ]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                beside = [
-                    tasks.create_task(self._pulse(), name="pulse of tailscaled"),
-                    tasks.create_task(self._until_distrusted(), name="distrust of the netmap"),
-                ]
-                await self._read()
-                for task in beside:
-                    task.cancel()
-        except* Error as group:
-            raise_if_cancelled()
-            reason = str(group.exceptions[0])
+            await asyncio.wait(beside, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
             self._lose()
-        return reason, self.losses > losses
+        return _why_over(beside), self.losses > losses
 
     async def _read(self) -> None:
         async with aclosing(self._api.watch(WATCH_NETMAP)) as events:
@@ -149,3 +146,12 @@ class NetmapWatcher:
     def _tell_known(self, *, known: bool) -> None:
         for callback in self._known_callbacks:
             callback(known)
+
+
+def _why_over(tasks: list[asyncio.Task[None]]) -> str:
+    """The first error of tasks that are over; one that is not ours is raised."""
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, Error):
+            raise error
+    return str(errors[0]) if errors else "tailscaled ended the stream"
