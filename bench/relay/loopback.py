@@ -14,6 +14,7 @@ from bench.relay.load import ROOT
 from bench.relay.programs import Programs, free_port
 from bench.relay.rounds import Contender, Meter, Proxy
 from bench.relay.upstream import IP, NODE_ID
+from elizacloud import __version__
 from elizacloud.relay.compiled import COMPILED
 from elizacloud.settings import child_environment
 
@@ -22,13 +23,15 @@ async def measure(programs: Programs, meter: Meter) -> Part:
     part = Part("loopback")
     port, local_api = await start_upstream(programs)
     found: list[Contender] = []
-    base = Proxy(OURS, ours.VERSION, "", (), meter.wrk, ours.HEADERS)
+    base = Proxy(OURS, "", "", (), meter.wrk, ours.HEADERS)
     for name, settings in ((OURS, ours.SILENT), (INTERPRETED, ours.SILENT), (LOGGING, {})):
         if not meter.plan.wants(name) or (name == INTERPRETED and not COMPILED):
             continue
         start = partial(ours.start, programs, name, tailscaled=local_api, node_id=NODE_ID, ip=IP, settings=settings)
         relay = await start(interpreted=name == INTERPRETED)
-        proxy = replace(base, name=name, url=f"http://127.0.0.1:{relay.port}{ours.PATH}", pids=[relay.pid])
+        version = __version__ if name == INTERPRETED else ours.VERSION
+        url = f"http://127.0.0.1:{relay.port}{ours.PATH}"
+        proxy = replace(base, name=name, version=version, url=url, pids=[relay.pid])
         found.append(proxy if name == OURS else replace(proxy, only=(32,)))
     for name, command in contenders.LOOPBACK.items():
         if not meter.plan.wants(name):
