@@ -20,6 +20,7 @@ import structlog
 from elizacloud.errors import Error, Misconfigured, RuntimeUnavailable
 from elizacloud.model import DEFAULT_HOST_ID
 from elizacloud.processes import Backoff
+from elizacloud.runtime.beside import beside, settled
 from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Inventory, Runtime, Usage, Volume
 
 BACKOFF = Backoff(first_seconds=0.1, cap_seconds=5.0, jitter=0.0)
@@ -75,7 +76,7 @@ class Hosts:
     async def check(self, installation_id: str) -> None:
         """Raise an error when no host answers; return as soon as one does."""
         looks = [
-            asyncio.create_task(_settled(host.list(installation_id)), name=f"look at host {host.id}")
+            asyncio.create_task(settled(host.list(installation_id)), name=f"look at host {host.id}")
             for host in self._hosts.values()
         ]
         errors: list[Error] = []
@@ -224,23 +225,7 @@ class _Host:
 
 
 async def _of_all(hosts: Iterable[_Host], ask: Callable[[_Host], Coroutine[Any, Any, list[T]]]) -> list[T]:
-    # No question is cut short when another fails: whether a host answers is remembered.
-    async with asyncio.TaskGroup() as tasks:
-        answers = [tasks.create_task(_settled(ask(host)), name=f"ask host {host.id}") for host in hosts]
-    found: list[T] = []
-    for answer in answers:
-        part = answer.result()
-        if isinstance(part, Error):
-            raise part
-        found += part
-    return found
-
-
-async def _settled(call: Coroutine[Any, Any, T]) -> T | Error:
-    try:
-        return await call
-    except Error as error:
-        return error
+    return [found for part in await beside(*(ask(host) for host in hosts)) for found in part]
 
 
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
-from elizacloud.errors import Error, Misconfigured, NotFound, RuntimeRefused, RuntimeUnavailable
+from elizacloud.errors import Misconfigured, NotFound, RuntimeRefused, RuntimeUnavailable
 
 CALL_SECONDS = 30.0
 CONFLICT = "docker_conflict"
 _UNREACHABLE = 900  # aiodocker's own, beside HTTP's
-
-T = TypeVar("T")
 
 
 class Engine:
@@ -124,28 +122,6 @@ class Engine:
 
     def _unavailable(self, what: str, why: str) -> RuntimeUnavailable:
         return RuntimeUnavailable(f"cannot {what}: Docker at {self.url} cannot be reached: {why}; is it running?")
-
-
-async def beside(*calls: Coroutine[Any, Any, T]) -> list[T]:
-    """The results of calls that run beside each other, or the first one's error.
-
-    None is cut short when another fails: a call that was cancelled may have acted all the same.
-    """
-    async with asyncio.TaskGroup() as tasks:
-        settling = [
-            tasks.create_task(_settled(call), name=f"docker call {number}") for number, call in enumerate(calls)
-        ]
-    for settled in settling:
-        if (error := settled.result()[1]) is not None:
-            raise error
-    return [cast(T, settled.result()[0]) for settled in settling]
-
-
-async def _settled(call: Coroutine[Any, Any, T]) -> tuple[T | None, Error | None]:
-    try:
-        return await call, None
-    except Error as error:
-        return None, error
 
 
 def unix_time(moment: str) -> str:

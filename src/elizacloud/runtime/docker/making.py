@@ -10,6 +10,7 @@ from typing import Any
 from aiodocker.volumes import DockerVolume
 
 from elizacloud.errors import NotFound, RuntimeRefused
+from elizacloud.runtime.beside import beside
 from elizacloud.runtime.docker.configs import (
     DockerOptions,
     agent_config,
@@ -17,7 +18,7 @@ from elizacloud.runtime.docker.configs import (
     sidecar_config,
     whole_config,
 )
-from elizacloud.runtime.docker.engine import CONFLICT, Engine, beside
+from elizacloud.runtime.docker.engine import CONFLICT, Engine
 from elizacloud.runtime.docker.firewall import Firewall, openings_for
 from elizacloud.runtime.docker.images import Image, Images
 from elizacloud.runtime.docker.labels import (

@@ -11,7 +11,8 @@ from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
 from elizacloud.errors import Error, NotFound, RuntimeRefused
-from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine, beside
+from elizacloud.runtime.beside import beside
+from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine
 from elizacloud.runtime.docker.labels import Key, Role, filters, key_in
 from elizacloud.runtime.docker.logs import lines_of
 from elizacloud.runtime.docker.unit import Container, Unit, container_of, units_of, unstarted_of

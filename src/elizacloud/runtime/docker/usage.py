@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elizacloud.errors import RuntimeUnavailable
-from elizacloud.runtime.docker.engine import Engine, beside
+from elizacloud.runtime.beside import beside
+from elizacloud.runtime.docker.engine import Engine
 from elizacloud.runtime.docker.unit import Unit
 from elizacloud.runtime.protocol import Usage
 
