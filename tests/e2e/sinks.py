@@ -78,25 +78,6 @@ def leaks(sinks: Mapping[str, bytes], secrets: Iterable[Secret | Shape]) -> list
     ]
 
 
-def files(directory: Path) -> dict[str, bytes]:
-    """Every regular file below the directory."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            found[f"file:{path.relative_to(directory)}"] = path.read_bytes()
-    return found
-
-
-def open_to_others(directory: Path) -> list[str]:
-    """What is not for its owner alone: directories 0700, files 0600. A socket's mode is its maker's, tailscaled's is 0666,
-    so it is the directory that guards it."""
-    return [
-        f"{path} {mode:o}"
-        for path in [directory, *directory.rglob("*")]
-        if not path.is_symlink() and not path.is_socket() and (mode := path.lstat().st_mode & 0o777) & 0o077
-    ]
-
-
 class Processes:
     """Looks at the processes of one data dir again and again, so that the short-lived ones are seen, too."""
 

@@ -24,8 +24,9 @@ from pydantic import SecretStr
 from elizacloud.cipher import Cipher
 from elizacloud.client import Client
 from elizacloud.states import State
+from tests.disk import files, open_to_others
 from tests.e2e.cloud import Cloud
-from tests.e2e.sinks import Processes, Secret, Shape, files, leaks, open_to_others
+from tests.e2e.sinks import Processes, Secret, Shape, leaks
 
 WITHIN_SECONDS = 40
 LETTERS = string.ascii_letters + string.digits

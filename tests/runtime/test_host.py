@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import stat
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from elizacloud.model import AgentSpec
 from elizacloud.runtime.process import ProcessRuntime
 from elizacloud.runtime.protocol import Instance, InstanceSpec, Phase
 from tests.contract.runtimes import RUNS, ProcessRig, labels, process_rig, secrets, spec
+from tests.disk import files
 
 KEY = "hskey-auth-onlyinmemory"
 
@@ -181,15 +181,14 @@ async def test_the_key_is_in_no_file_and_no_command_line(rig: ProcessRig) -> Non
     for pid in processes_of(rig.directory):
         for name in ("cmdline", "environ"):
             assert KEY.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
-    files = [path for path in rig.directory.rglob("*") if path.is_file()]
-    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert not [name for name, content in files(rig.directory).items() if KEY.encode() in content]
 
 
 async def test_everything_on_disk_is_private(rig: ProcessRig) -> None:
     await started(rig, running("pass"))
     await until_key_given(rig)
 
-    sockets = [path for path in (rig.directory / "run").rglob("*") if stat.S_ISSOCK(path.stat().st_mode)]
+    sockets = [path for path in (rig.directory / "run").rglob("*") if path.is_socket()]
     assert {path.name for path in sockets} >= {"host.sock", "tailscaled.sock"}
     assert (rig.directory / "run" / "host.sock").stat().st_mode & 0o777 == 0o600
     for directory in (rig.data_dir, rig.data_dir / "agents", rig.volume(labels()), rig.directory / "run"):

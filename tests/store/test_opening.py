@@ -89,13 +89,27 @@ async def test_many_processes_migrate_an_empty_postgresql_at_once(postgresql_url
         await asyncio.create_subprocess_exec(
             sys.executable, "-c", MIGRATE, postgresql_url, stdin=asyncio.subprocess.PIPE
         )
-        for _ in range(3)
+        for _ in range(6)
     ]
     async with asyncio.timeout(50):
         for process in processes:
             assert process.stdin is not None
             process.stdin.write(b"x")
-        assert [await process.wait() for process in processes] == [0, 0, 0]
+        assert [await process.wait() for process in processes] == [0] * 6
+
+
+def test_a_postgresql_that_another_migrates_is_not_looked_at_before_the_other_is_done(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "MIGRATING_SECONDS", 1)
+    engine = sync_engine(postgresql_url)
+    with engine.begin() as other:
+        other.execute(sa.text(f"SELECT pg_advisory_xact_lock({opening.MIGRATION_LOCK})"))
+        other.execute(sa.text("CREATE TABLE half (id integer)"))
+        with pytest.raises(StoreUnavailable, match=r"cannot open the database .*lock timeout"):
+            prepare(sa.make_url(postgresql_url))
+        other.execute(sa.text("DROP TABLE half"))
+    prepare(sa.make_url(postgresql_url))
 
 
 async def _opened_and_closed(url: str) -> None:

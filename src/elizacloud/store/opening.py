@@ -17,11 +17,16 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL
 
-from elizacloud.errors import Error, Misconfigured, StoreUnavailable
+from elizacloud.errors import Misconfigured, StoreUnavailable
 from elizacloud.store.failures import mapped
 from elizacloud.store.filesystem import network_filesystem
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+MIGRATION_LOCK = 0x656C697A61
+"""The key of the advisory lock under which control planes that start at once migrate a PostgreSQL one after the other."""
+MIGRATING_SECONDS = 60
+"""For so long one waits for another that migrates."""
 
 # Alembic's `op` and `context` are one per process: stores that open at once take turns.
 _turn = threading.Lock()
@@ -111,18 +116,12 @@ def _prepare_postgresql(url: URL) -> None:
 
 
 def _migrate_postgresql(engine: sa.Engine, shown: str) -> None:
-    """Two control planes may start at once: the loser's transaction fails as a whole, and then finds the work done."""
-    for attempt in (1, 2):
-        try:
-            with mapped(), engine.begin() as connection:
-                _check_postgresql(connection, shown)
-                _migrate(connection, f"the database {shown}")
-            return
-        except Misconfigured:
-            raise
-        except Error:
-            if attempt == 2:
-                raise
+    with mapped(), engine.begin() as connection:
+        _check_postgresql(connection, shown)
+        # Until the transaction ends, so that who comes second sees all of the first one's work or nothing of it.
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{MIGRATING_SECONDS}s'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        _migrate(connection, f"the database {shown}")
 
 
 def _check_postgresql(connection: sa.Connection, shown: str) -> None:
