@@ -9,8 +9,8 @@ from pathlib import Path
 import structlog
 
 from elizacloud.app.runtimes import docker_options, docker_urls
+from elizacloud.beside import beside
 from elizacloud.errors import Error, Misconfigured
-from elizacloud.runtime.beside import beside
 from elizacloud.runtime.docker import DockerRuntime
 from elizacloud.runtime.docker.building import build_sidecar, content_of_sidecar
 from elizacloud.runtime.docker.host import DockerHost, look_at

@@ -17,10 +17,10 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from elizacloud.beside import beside, end, settled
 from elizacloud.errors import Error, Misconfigured, RuntimeUnavailable
 from elizacloud.model import DEFAULT_HOST_ID
 from elizacloud.processes import Backoff
-from elizacloud.runtime.beside import beside, settled
 from elizacloud.runtime.protocol import Instance, InstanceSecrets, InstanceSpec, Inventory, Runtime, Usage, Volume
 
 BACKOFF = Backoff(first_seconds=0.1, cap_seconds=5.0, jitter=0.0)
@@ -87,7 +87,7 @@ class Hosts:
                     return
                 errors.append(found)
         finally:
-            await _end(looks)
+            await end(looks)
         raise errors[0]
 
     async def create(self, spec: InstanceSpec) -> str:
@@ -147,7 +147,7 @@ class Hosts:
                     raise told
                 yield told
         finally:
-            await _end(watching)
+            await end(watching)
 
     def _host(self, host_id: str) -> _Host:
         host = self._hosts.get(host_id)
@@ -226,10 +226,3 @@ class _Host:
 
 async def _of_all(hosts: Iterable[_Host], ask: Callable[[_Host], Coroutine[Any, Any, list[T]]]) -> list[T]:
     return [found for part in await beside(*(ask(host) for host in hosts)) for found in part]
-
-
-async def _end(tasks: list[asyncio.Task[Any]]) -> None:
-    """Of those that raise nothing."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import structlog
 
+from elizacloud.beside import end
 from elizacloud.errors import Error, TailnetUnavailable
 from elizacloud.tailnet.bus import WATCH_NETMAP
 from elizacloud.tailnet.localapi import LocalApi
@@ -94,20 +95,17 @@ class NetmapWatcher:
         """One subscription, to its end (tailscaled ends it for who falls 128 events behind): why, and whether it had begun."""
         losses = self.losses
         self._distrusted.clear()
-        # No TaskGroup: until Python 3.13 it forgets a cancellation that meets an error, and this goes on after errors.
-        beside = [
+        tasks = [
             asyncio.create_task(self._read(), name="netmap of tailscaled"),
             asyncio.create_task(self._pulse(), name="pulse of tailscaled"),
             asyncio.create_task(self._until_distrusted(), name="distrust of the netmap"),
         ]
         try:
-            await asyncio.wait(beside, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.wait(beside)
+            await end(tasks)
             self._lose()
-        return _why_over(beside), self.losses > losses
+        return _why_over(tasks), self.losses > losses
 
     async def _read(self) -> None:
         async with aclosing(self._api.watch(WATCH_NETMAP)) as events:

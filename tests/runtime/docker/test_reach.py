@@ -16,10 +16,10 @@ import pytest_asyncio
 from aiodocker import Docker
 from bench.netns import new_namespace
 
+from elizacloud.beside import beside
 from elizacloud.errors import Refused, TailnetUnavailable
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.model import AGENT_PORT, AgentSpec
-from elizacloud.runtime.beside import beside
 from elizacloud.runtime.docker.labels import Role, name_of, network_name
 from elizacloud.runtime.protocol import InstanceSpec
 from elizacloud.tailnet import dial

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from elizacloud.agents.place import Place
-from elizacloud.agents.together import first_error
-from elizacloud.errors import Error
+from elizacloud.beside import finish
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import agent_tag, is_agent_id
 from elizacloud.runtime.protocol import Instance, Volume
@@ -79,14 +78,11 @@ def _names_an_agent(tags: tuple[str, ...]) -> bool:
 
 async def look_outside(place: Place) -> Outside:
     """Ask the runtime and Headscale at once; raises RuntimeUnavailable, HeadscaleUnavailable and the like."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            instances = tasks.create_task(place.runtime.list(place.installation_id), name="list instances")
-            volumes = tasks.create_task(place.runtime.list_volumes(place.installation_id), name="list volumes")
-            nodes = tasks.create_task(place.headscale.list_nodes(), name="list nodes")
-            keys = tasks.create_task(place.headscale.list_preauth_keys(), name="list keys")
-    except* Error as errors:
-        raise first_error(errors) from errors
+    instances = asyncio.create_task(place.runtime.list(place.installation_id), name="list instances")
+    volumes = asyncio.create_task(place.runtime.list_volumes(place.installation_id), name="list volumes")
+    nodes = asyncio.create_task(place.headscale.list_nodes(), name="list nodes")
+    keys = asyncio.create_task(place.headscale.list_preauth_keys(), name="list keys")
+    await finish([instances, volumes, nodes, keys])
     return Outside(
         ours(instances.result(), place.installation_id),
         tuple(nodes.result()),

@@ -9,8 +9,8 @@ from typing import Any
 
 from aiodocker.volumes import DockerVolume
 
+from elizacloud.beside import beside
 from elizacloud.errors import NotFound, RuntimeRefused
-from elizacloud.runtime.beside import beside
 from elizacloud.runtime.docker.configs import (
     DockerOptions,
     agent_config,

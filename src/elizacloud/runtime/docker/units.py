@@ -10,8 +10,8 @@ from contextlib import suppress
 from aiodocker.containers import DockerContainer
 from aiodocker.stream import Stream
 
+from elizacloud.beside import beside
 from elizacloud.errors import Error, NotFound, RuntimeRefused
-from elizacloud.runtime.beside import beside
 from elizacloud.runtime.docker.engine import CALL_SECONDS, Engine
 from elizacloud.runtime.docker.labels import Key, Role, filters, key_in
 from elizacloud.runtime.docker.logs import lines_of

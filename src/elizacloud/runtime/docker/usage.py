@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from elizacloud.beside import beside
 from elizacloud.errors import RuntimeUnavailable
-from elizacloud.runtime.beside import beside
 from elizacloud.runtime.docker.engine import Engine
 from elizacloud.runtime.docker.unit import Unit
 from elizacloud.runtime.protocol import Usage
