@@ -27,6 +27,9 @@ BEGUN_BY: dict[Step, tuple[str, str, str]] = {
 }
 """By step: the state of the agent that is taken, what its owner asks for, and where it ends."""
 
+SOMETIMES = {(Step.AWAIT_READY, "before save joined"), (Step.AWAIT_READY, "after save joined")}
+"""Where an agent comes by only when its first probe finds it not ready yet."""
+
 
 @dataclass
 class Waves:
@@ -104,8 +107,17 @@ class Waves:
 
 
 def _places(traces: Iterable[Sequence[Seam]]) -> dict[Step, list[str]]:
-    found: dict[Step, dict[str, None]] = {step: {} for step in Step}
+    """Without those that an agent comes to only sometimes, as when a first look finds that it has to look again."""
+    passes: dict[Step, list[dict[str, None]]] = {step: [] for step in Step}
     for trace in traces:
-        for seam in trace:
-            found[Step(seam.step)].setdefault(seam.place)
-    return {step: list(places) for step, places in found.items()}
+        done = set()
+        for step, seams in itertools.groupby(trace, key=lambda seam: Step(seam.step)):
+            # A wave begins these by a creation, and later, as after a wake, they have other seams.
+            if step not in BEGUN_BY_CREATING or step not in done:
+                passes[step].append(dict.fromkeys(seam.place for seam in seams))
+            done.add(step)
+    return {step: [place for place in first if _always(step, place, rest)] for step, (first, *rest) in passes.items()}
+
+
+def _always(step: Step, place: str, passes: Iterable[Mapping[str, None]]) -> bool:
+    return (step, place) not in SOMETIMES and all(place in each for each in passes)
