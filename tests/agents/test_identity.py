@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from elizacloud.agents.identity import drift, has_joined
+from elizacloud.agents.identity import by_hand, drift, has_joined
 from elizacloud.headscale.protocol import Node
-from elizacloud.model import Generation
+from elizacloud.model import Generation, agent_hostname
 from tests.agents.reconcile.test_diff import A, node, tags
 
 GENERATION = Generation(A, 1, preauth_key_id="k1", node_id="n1", machine_key="mk", ipv4="100.64.0.1")
@@ -49,3 +49,19 @@ def test_what_counts_as_drift(found: Node, word: str) -> None:
     told = drift(found, GENERATION)
     assert word in told
     assert bool(told) is bool(word)
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (node(), ""),
+        (node(given_name=f"{agent_hostname(A)}-1"), ""),
+        (node(user="elizacloud"), ""),
+        (node(name="milaidy-else", given_name="milaidy-else"), "it calls itself 'milaidy-else'"),
+        (node(given_name="else"), "it was renamed to 'else'"),
+        (node(given_name=f"{agent_hostname(A)}x"), f"it was renamed to '{agent_hostname(A)}x'"),
+        (node(user="somebody"), "it was moved to the user 'somebody'"),
+    ],
+)
+def test_what_was_done_by_hand(found: Node, told: str) -> None:
+    assert by_hand(found, A) == told

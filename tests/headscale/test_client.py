@@ -144,6 +144,18 @@ async def test_a_node_is_read_whole(scripted: Scripted, client: HeadscaleClient)
     assert first.last_seen == datetime(2026, 11, 22, 15, 37, 22, 661762, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("user", "name"), [({"name": "somebody"}, "somebody"), ({"name": "tagged-devices"}, None), (None, None)]
+)
+async def test_a_tagged_node_is_nobodys(
+    scripted: Scripted, client: HeadscaleClient, user: dict[str, str] | None, name: str | None
+) -> None:
+    is_version(scripted, "v0.29.2")
+    scripted.on("GET", "/api/v1/node", {"nodes": [{**NODE, "user": user}]})
+    (node,) = await client.list_nodes()
+    assert node.user == name
+
+
 async def test_on_027_tags_are_in_other_fields(scripted: Scripted, client: HeadscaleClient) -> None:
     is_version(scripted, "v0.27.1")
     node = {**NODE, "tags": None, "forcedTags": ["tag:agent"], "validTags": ["tag:agent"], "invalidTags": ["tag:x"]}

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from elizacloud.headscale.client import USER
 from elizacloud.headscale.protocol import Node
-from elizacloud.model import Generation, agent_tag
+from elizacloud.model import Generation, agent_hostname, agent_tag
 
 
 def has_joined(node: Node, generation: Generation) -> bool:
@@ -34,6 +35,19 @@ def pinned(generation: Generation, node: Node, now: datetime) -> Generation:
         ipv6=node.ipv6,
         joined_at=generation.joined_at or now,
     )
+
+
+def by_hand(node: Node, agent_id: str) -> str:
+    """What somebody changed about the node's labels, as words for a sentence; empty when nothing. Nothing depends on them,
+    but whoever looks for the agent by its name finds another one, or none."""
+    label = agent_hostname(agent_id)
+    if node.name != label:
+        return f"it calls itself {node.name!r}"
+    if node.given_name != label and not node.given_name.startswith(f"{label}-"):
+        return f"it was renamed to {node.given_name!r}"
+    if node.user not in (None, USER):
+        return f"it was moved to the user {node.user!r}"
+    return ""
 
 
 def drift(node: Node, generation: Generation) -> str:

@@ -59,6 +59,8 @@ class Node:
     online: bool
     last_seen: datetime | None
     created_at: datetime | None
+    user: str | None = None
+    """The name of the user whose it is; None where a tagged node is nobody's, which is so from 0.28 on."""
 
 
 class Headscale(Protocol):

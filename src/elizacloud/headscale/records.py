@@ -17,6 +17,9 @@ from elizacloud.headscale.protocol import MintedKey, Node, Policy, PreAuthKey
 
 Json = Mapping[str, Any]
 
+_TAGGED = "tagged-devices"
+"""The user that lists show for tagged nodes (hscontrol/types/users.go, v0.28.0)."""
+
 
 def items(value: Json, name: str) -> list[Json]:
     found = value.get(name)
@@ -69,6 +72,7 @@ def node(value: Json, tag_fields: Sequence[str]) -> Node:
         online=value.get("online") is True,
         last_seen=_time(value, "lastSeen"),
         created_at=_time(value, "createdAt"),
+        user=_owner(value),
     )
 
 
@@ -81,6 +85,12 @@ def _id(value: Json) -> str:
     if not isinstance(found, str | int) or not str(found).isdecimal():
         raise _unreadable("an id that is not a number")
     return str(found)
+
+
+def _owner(value: Json) -> str | None:
+    user = value.get("user")
+    name = _text(user, "name") if isinstance(user, Mapping) else _TAGGED
+    return name if name != _TAGGED else None
 
 
 def _text(value: Json, name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from elizacloud.agents.reconcile.diff import Kind, diff
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.headscale.protocol import Node, PreAuthKey
-from elizacloud.model import Generation, Run
+from elizacloud.model import Generation, Run, agent_hostname
 from elizacloud.runtime.protocol import Instance, Labels, Phase, Volume
 from elizacloud.states import State
 from elizacloud.store import Record
@@ -48,8 +48,8 @@ def instance(agent_id: str = A, generation: int = 1, run: int = 2, phase: Phase 
 def node(id_: str = "n1", **changes: Any) -> Node:
     found = Node(
         id_,
-        "milaidy-x",
-        "x",
+        agent_hostname(A),
+        agent_hostname(A),
         "nk",
         "mk",
         "100.64.0.1",
@@ -109,6 +109,9 @@ WELL = ((instance(),), (node(),), (key(),))
         pytest.param([record()], WELL[0], (node(node_key="new"),), (), [], id="a new node key is its good right"),
         pytest.param(
             [record()], WELL[0], (node(ipv4="100.64.0.9"),), (), [(Kind.ADDRESS_CHANGED, "n1")], id="address changed"
+        ),
+        pytest.param(
+            [record()], WELL[0], (node(name="else"),), WELL[2], [(Kind.NODE_BY_HAND, "n1")], id="another hostname"
         ),
         pytest.param(
             [record()],

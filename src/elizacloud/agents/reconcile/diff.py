@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from elizacloud.agents.identity import drift
+from elizacloud.agents.identity import by_hand, drift
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import TAG_AGENT, TAG_RELAY, installation_tag
@@ -36,6 +36,7 @@ class Kind(StrEnum):
     NODE_GONE = "node gone"
     NODE_CHANGED = "node changed"
     ADDRESS_CHANGED = "address changed"
+    NODE_BY_HAND = "node renamed or moved"
     ORPHAN_KEY = "key of no agent"
     EXTRA_KEY = "key that an agent did not get to use"
     SPENT_KEY = "expired key of no node"
@@ -66,7 +67,7 @@ A key that no node joined with is nothing once it has expired, or once its agent
 may leave many. It only has to be seen twice.
 """
 
-ALARMS = frozenset({Kind.OLD_VOLUME, Kind.VOLUME_GONE, Kind.ID_TWICE, Kind.UNKNOWN_RELAY})
+ALARMS = frozenset({Kind.OLD_VOLUME, Kind.VOLUME_GONE, Kind.ID_TWICE, Kind.UNKNOWN_RELAY, Kind.NODE_BY_HAND})
 """Findings that a person has to know of and that are left as they are."""
 
 
@@ -186,6 +187,8 @@ def _of_record(
             yield Finding(Kind.NODE_CHANGED, agent.id, node.id, changed)
         elif (node.ipv4, node.ipv6) != (generation.ipv4, generation.ipv6):
             yield Finding(Kind.ADDRESS_CHANGED, agent.id, node.id)
+        elif changed := by_hand(node, agent.id):
+            yield Finding(Kind.NODE_BY_HAND, agent.id, node.id, changed)
 
 
 def _of_ids(records: Sequence[Record]) -> Iterator[Finding]:
