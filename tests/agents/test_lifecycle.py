@@ -56,6 +56,17 @@ async def test_an_agent_becomes_ready_and_its_key_is_expired(world: World) -> No
     no_leaks(world, agents=1)
 
 
+async def test_a_key_that_could_not_be_expired_is_soon(world: World) -> None:
+    async with world.running():
+        await world.passes(1)  # the first sweep
+        world.headscale.fail("expire_preauth_key", times=3)
+        await world.ready()
+        assert world.live_keys
+        await world.passes(20)
+        assert not world.live_keys
+    no_leaks(world, agents=1)
+
+
 async def test_a_create_costs_headscale_three_calls(world: World) -> None:
     async with world.running():
         await world.passes(1)  # the first sweep

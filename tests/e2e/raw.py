@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -29,5 +30,16 @@ async def nodes_of(cloud: Cloud, agent_id: str) -> list[dict[str, Any]]:
 
 
 async def keys_of(cloud: Cloud, agent_id: str) -> list[dict[str, Any]]:
-    keys = (await raw_headscale(cloud, "GET", "/api/v1/preauthkey")).get("preAuthKeys") or []
-    return [key for key in keys if f"tag:a-{agent_id}" in key.get("aclTags", [])]
+    """0.27 lists a user's keys, and can delete none: there an expired one is as good as gone."""
+    is_027 = "v0.27" in cloud.headscale
+    owner = f"?user={await _user_id(cloud)}" if is_027 else ""
+    keys = (await raw_headscale(cloud, "GET", f"/api/v1/preauthkey{owner}")).get("preAuthKeys") or []
+    theirs = [key for key in keys if f"tag:a-{agent_id}" in key.get("aclTags", [])]
+    return (
+        [key for key in theirs if datetime.fromisoformat(key["expiration"]) > datetime.now(UTC)] if is_027 else theirs
+    )
+
+
+async def _user_id(cloud: Cloud) -> str:
+    (user,) = (await raw_headscale(cloud, "GET", "/api/v1/user?name=elizacloud"))["users"]
+    return str(user["id"])

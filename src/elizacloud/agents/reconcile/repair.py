@@ -16,18 +16,20 @@ from elizacloud.store import Record
 log = structlog.get_logger()
 
 
-async def repair(parts: Parts, finding: Finding, *, wake: Callable[[str], None]) -> None:
+async def repair(parts: Parts, finding: Finding, *, wake: Callable[[str], None]) -> bool:
     """Repair one finding. What concerns a living agent is left to its own steps: it is only woken, with a suspicion.
 
-    An error is logged and not raised: the next sweep finds it again.
+    False when it failed: an error is logged and not raised, and the next sweep finds it again.
     """
     log.warning("found", kind=finding.kind.value, agent=finding.agent_id, about=finding.about, detail=finding.detail)
     try:
         await _repair(parts, finding, wake)
-        parts.metrics.repairs.labels(finding.kind.value, "done").inc()
     except Error as error:
         parts.metrics.repairs.labels(finding.kind.value, "failed").inc()
         log.warning("cannot repair", kind=finding.kind.value, about=finding.about, reason=str(error))
+        return False
+    parts.metrics.repairs.labels(finding.kind.value, "done").inc()
+    return True
 
 
 async def _repair(parts: Parts, finding: Finding, wake: Callable[[str], None]) -> None:

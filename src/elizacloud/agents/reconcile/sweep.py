@@ -56,11 +56,14 @@ class Sweeper:
         """Those of `_before` that had been there in the sweep before that, too."""
         self._told: frozenset[Finding] = frozenset()
         self._last: frozenset[Finding] = frozenset()
+        self._failed: frozenset[Finding] = frozenset()
+        """What the last sweep could not repair."""
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
         """Until cancelled: at once, then every SWEEP_SECONDS or so; soon again after a step failed, while something that was
-        found waits to be seen once more, after a removal, which may leave something, and while a sweep cannot be made."""
+        found waits to be seen once more, after a removal, which may leave something, and while a sweep cannot be made. After a
+        repair that failed once, too; one that fails each time does not make sweeps more frequent."""
         untidy, before = self._parts.untidy, frozenset[Finding]()
         while True:
             await self._holds.leading()
@@ -68,9 +71,10 @@ class Sweeper:
             try:
                 verdict = await self.sweep()
                 removed = frozenset(finding for finding in verdict.repair if finding.kind in REMOVALS)
-                if verdict.waiting or removed - before:
+                unsettled = removed | self._failed
+                if verdict.waiting or unsettled - before:
                     untidy.set()
-                before = removed
+                before = unsettled
                 await prune(self._parts.store, self._parts.settings)
             except Error as error:
                 log.warning("cannot sweep", reason=str(error))
@@ -137,8 +141,8 @@ class Sweeper:
         await (memory.accept(relays) if accept else memory.remember(relays))
         self._remember(findings, outside, before)
         self._tell(findings, verdict, outside)
-        for finding in verdict.repair:
-            await repair(parts, finding, wake=self._wake_suspect)
+        repaired = {finding: await repair(parts, finding, wake=self._wake_suspect) for finding in verdict.repair}
+        self._failed = frozenset(finding for finding, done in repaired.items() if not done)
         parts.metrics.swept_at.set(parts.now().timestamp())
         return verdict
 

@@ -195,10 +195,11 @@ async def fall_back(parts: Parts, record: Record, step: Step, reason: str) -> Ou
 
 
 async def _settle_key(parts: Parts, record: Record) -> Record:
-    """Expire the key that the node joined with; a Headscale that does not answer is asked again at the next look."""
+    """Expire the key that the node joined with; a Headscale that does not answer is asked again at the next look or sweep."""
     try:
         return await retire_key(parts, record)
     except HeadscaleUnavailable:
+        parts.untidy.set()  # the next look at an agent that is ready may be a minute away
         return record
 
 
