@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 
 
 def replace_private(path: Path, content: str) -> None:
     """Replace the file (0600): a crash leaves the old content or the new one, never half. Raises OSError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with _draft(path, content) as draft:
+        draft.replace(path)
+
+
+def create_private(path: Path, content: str) -> None:
+    """Make the file (0600) as a whole, unless it is there: of those who make it at the same time one does. Raises OSError."""
+    with _draft(path, content) as draft:
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+
+
+@contextmanager
+def _draft(path: Path, content: str) -> Iterator[Path]:
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(path)
+        yield draft
     except OSError:
         draft.unlink(missing_ok=True)
         raise

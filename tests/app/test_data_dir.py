@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from pydantic import SecretStr
@@ -28,6 +30,20 @@ def test_the_first_start_makes_it_private_and_the_second_finds_the_same(tmp_path
     assert first.secret_key(settings).get_secret_value() == second.secret_key(settings).get_secret_value()
     assert first.operator_token(settings).get_secret_value() == second.operator_token(settings).get_secret_value()
     assert (first.path / "secret.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_who_opens_a_new_one_at_the_same_time_finds_the_same(tmp_path: Path) -> None:
+    together = Barrier(8)
+
+    def open_it(_: int) -> tuple[str, str, str]:
+        together.wait(timeout=20)
+        data = opened(tmp_path / "a")
+        settings = Settings(data_dir=data.path)
+        secrets = data.secret_key(settings), data.operator_token(settings)
+        return data.installation_id, *(secret.get_secret_value() for secret in secrets)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(open_it, range(8)))) == 1
 
 
 def test_two_installations_differ(tmp_path: Path) -> None:

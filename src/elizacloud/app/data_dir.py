@@ -22,6 +22,8 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from elizacloud.errors import Conflict, Misconfigured
-from elizacloud.files import replace_private
+from elizacloud.files import create_private, replace_private
 from elizacloud.settings import Settings
 
 FORMAT = 1
@@ -159,8 +161,14 @@ def private_dir(path: Path) -> Path:
 
 def write_private(path: Path, content: str) -> None:
     """Replace the file as `replace_private` does; raises Misconfigured."""
-    try:
+    with _written(path):
         replace_private(path, content)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise Misconfigured(
             f"cannot write {path}: {error.strerror}; free some space or correct its permissions"
@@ -168,15 +176,17 @@ def write_private(path: Path, content: str) -> None:
 
 
 def _read_installation(file: Path) -> dict[str, Any]:
+    has_store = (file.parent / "store.db").exists()  # looked at first: whoever makes one has made the file
     if not file.exists():
-        if (file.parent / "store.db").exists():
+        if has_store:
             raise Misconfigured(
                 f"cannot use the data dir {file.parent}: it has a database but no {file.name}; restore that file from a backup"
             )
-        # Written once: two first starts at the same time are told apart by the locks, and the loser reads this file.
-        write_private(
-            file, json.dumps({"format": FORMAT, "installationId": secrets.token_hex(4), "hasStore": False}) + "\n"
-        )
+        # Two first starts at the same time, as of `serve` and `join-relay`, read the one that was made.
+        with _written(file):
+            create_private(
+                file, json.dumps({"format": FORMAT, "installationId": secrets.token_hex(4), "hasStore": False}) + "\n"
+            )
     try:
         installation = json.loads(file.read_text())
         form, installation_id = installation["format"], installation["installationId"]
@@ -201,7 +211,8 @@ def _sockets_dir(path: Path) -> Path:
 
 def _kept_secret(file: Path, make: Any) -> SecretStr:
     if not file.exists():
-        write_private(file, f"{make()}\n")
+        with _written(file):
+            create_private(file, f"{make()}\n")
     text = file.read_bytes().strip().decode(errors="replace")
     if not text or not text.isascii():
         raise Misconfigured(f"cannot use {file}: it is {'damaged' if text else 'empty'}; restore it from a backup")
