@@ -36,6 +36,16 @@ def test_it_has_the_two_programs_and_the_script(busybox: Path) -> None:
     assert members["Dockerfile.sidecar"].size
 
 
+def test_it_trusts_whom_the_machine_trusts(busybox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    company = tmp_path / "company.pem"
+    company.write_text("-----BEGIN CERTIFICATE-----")
+    monkeypatch.setenv("SSL_CERT_FILE", str(company))
+    with tarfile.open(fileobj=io.BytesIO(sidecar_context(busybox=busybox, tailscaled=busybox))) as tar:
+        found = tar.extractfile("rootfs/etc/ssl/certs/ca-certificates.crt")
+        assert found is not None
+        assert found.read() == company.read_bytes()
+
+
 def test_a_program_that_is_not_static_is_refused(busybox: Path, tmp_path: Path) -> None:
     dynamic = Path("/bin/ls")
 

@@ -69,9 +69,10 @@ def test_the_owners_command_takes_the_place_of_the_images_own() -> None:
     assert refused.value.reason == "no_command"
 
 
-def test_an_image_that_runs_as_the_sidecars_user_is_refused() -> None:
+@pytest.mark.parametrize("user", ["41641", "41641:0", "041641", "+41641:41641"])
+def test_an_image_that_runs_as_the_sidecars_user_is_refused(user: str) -> None:
     with pytest.raises(RuntimeRefused) as refused:
-        agent_config(agent(), replace(IMAGE, user="41641:0"), OPTIONS, sidecar_id="s")
+        agent_config(agent(), replace(IMAGE, user=user), OPTIONS, sidecar_id="s")
 
     assert refused.value.reason == "image_user"
 

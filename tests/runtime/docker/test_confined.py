@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiodocker import Docker
 from pydantic import SecretStr
 
 from elizacloud.agents.wishes import CONFIG_MAX_BYTES
 from elizacloud.model import AgentSpec
+from elizacloud.runtime.docker.handed import SIDECAR_UID
 from elizacloud.runtime.docker.labels import Role, network_name
 from elizacloud.runtime.protocol import Labels
 from tests.contract.docker_runtime import EMBEDDED, DockerRig, docker_rig
@@ -89,6 +93,27 @@ async def test_it_cannot_reach_into_the_sidecar(rig: DockerRig, image: str) -> N
 
     assert said.count("ermi") + said.count("No such file") == 5, said
     assert not {"environ", "root", "killed", "state", "socket"} & set(said.splitlines())
+
+
+async def test_an_image_whose_user_is_the_sidecars_by_another_name_does_not_run(
+    rig: DockerRig, docker_engine: DockerEngine
+) -> None:
+    dockerfile = f"FROM {AGENT_IMAGE}\nCOPY passwd /etc/passwd\nUSER disguised\n"
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for name, content in (("Dockerfile", dockerfile), ("passwd", f"disguised:x:{SIDECAR_UID}:1000::/:/bin/sh\n")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content.encode()))
+    context.seek(0)
+    async with Docker(docker_engine.url) as docker:
+        await docker.images.build(fileobj=context, encoding="identity", tag="disguised:test")
+    command = ("/bin/sh", "-c", f"cat /proc/1/environ; echo {DONE}; exec sleep 86400")
+    ref = await rig.runtime.create(replace(spec(labels()), agent=AgentSpec(image="disguised:test", command=command)))
+    await rig.runtime.start(ref, secrets())
+    async with asyncio.timeout(20), aclosing(rig.runtime.logs(ref, tail=1000, follow=True)) as lines:
+        said = await anext(line async for line in lines if line == DONE or "cannot run" in line)
+    assert said == "[elizacloud] cannot run as the user of the sidecar"
 
 
 async def test_it_finds_its_secrets_in_its_environment_and_docker_shows_none(rig: DockerRig) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import ssl
 import tarfile
 from collections.abc import Mapping
 from importlib import resources
@@ -27,6 +28,7 @@ DOCKERFILE = "Dockerfile.sidecar"
 _COMMANDS = ("cat", "env", "mkdir", "mkfifo", "mktemp", "nc", "rm", "sed", "sh", "sleep", "timeout")
 """What container-init uses; busybox is each of them."""
 _INTERPRETER = re.compile(rb"/ld-(?:linux|musl)[^\0]{0,30}\.so\.[0-9]\0")
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 _DIRECTORIES = ("/usr", "/usr/bin", "/usr/lib", TOOLS_DIRECTORY)
 
 
@@ -94,7 +96,18 @@ def sidecar_context(*, busybox: Path, tailscaled: Path) -> bytes:
         _directory(tar, "rootfs/run", 0o1777)  # runc gives a tmpfs the mode of what it is mounted on
         for command in _COMMANDS:
             _link(tar, f"rootfs/bin/{command}", SHELL)
+        if (authorities := _authorities()) is not None:
+            for directory in ("/etc", "/etc/ssl", "/etc/ssl/certs"):
+                _directory(tar, f"rootfs{directory}", 0o755)
+            _file(tar, f"rootfs{AUTHORITIES}", _read(authorities), 0o644)
     return buffer.getvalue()
+
+
+def _authorities() -> Path | None:
+    """Whom this machine trusts; without them tailscaled knows Let's Encrypt alone (net/bakedroots, v1.102.3)."""
+    paths = ssl.get_default_verify_paths()
+    candidates = (paths.cafile, paths.capath and f"{paths.capath}/ca-certificates.crt", AUTHORITIES)
+    return next((Path(path) for path in candidates if path and Path(path).is_file()), None)
 
 
 def wrapped_context(inner: Image, command: tuple[str, ...], *, busybox: Path, tailscaled: Path) -> bytes:

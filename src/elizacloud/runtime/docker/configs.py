@@ -33,7 +33,14 @@ from elizacloud.runtime.docker.labels import Keeps, Key, Role, name_of, network_
 from elizacloud.runtime.environment import Listen, Places, agent_environment
 from elizacloud.runtime.protocol import InstanceSecrets, InstanceSpec
 
-WITH_SECRETS = f'ours=$({SHELL} cat); [ -n "$ours" ] || exit 64; eval "$ours"; unset ours; exec "$@"'
+_NOT_THE_SIDECARS = (
+    f'case "$({SHELL} id -u)" in {SIDECAR_UID} | "") '
+    'echo "[elizacloud] cannot run as the user of the sidecar" >&2; exit 64; esac; '
+)
+"""The number, which a name or another way to write it may stand for: who has it could read the sidecar's memory and files."""
+WITH_SECRETS = (
+    _NOT_THE_SIDECARS + f'ours=$({SHELL} cat); [ -n "$ours" ] || exit 64; eval "$ours"; unset ours; exec "$@"'
+)
 """What the agent's container does first: secrets become variables inside of it, where `docker inspect` does not look. Without
 ours, when nobody is left to give them, it does not run."""
 
@@ -153,7 +160,7 @@ def sidecar_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> 
 def agent_config(spec: InstanceSpec, image: Image, options: DockerOptions, *, sidecar_id: str) -> dict[str, Any]:
     """Raises RuntimeRefused for what cannot be run: `no_command`, `image_user`, `bad_resources`."""
     key = (spec.labels.agent_id, spec.labels.generation)
-    if image.user.partition(":")[0] == str(SIDECAR_UID):
+    if is_sidecars(image.user):
         raise RuntimeRefused(
             f"cannot run {image.name}: its user is the sidecar's own, {SIDECAR_UID}", code="image_user"
         )
@@ -175,6 +182,12 @@ def agent_config(spec: InstanceSpec, image: Image, options: DockerOptions, *, si
             ],
         },
     }
+
+
+def is_sidecars(user: str) -> bool:
+    """Whether an image's USER is the sidecar's by number; what a name stands for, only the container knows."""
+    number = user.partition(":")[0].lstrip("+")
+    return number.isdecimal() and int(number) == SIDECAR_UID
 
 
 def whole_config(spec: InstanceSpec, image: Image, options: DockerOptions) -> dict[str, Any]:
