@@ -78,6 +78,7 @@ def test_one_command_makes_every_secret_and_brings_it_up(place: Place) -> None:
         "compose build",
         "compose up --detach --wait headscale",
         "compose exec -T headscale headscale apikeys create --expiration 8760h",
+        "compose up --detach --wait control-plane",
         "compose up --detach --wait",
     ]
     made = {path.name for path in (place.directory / "secrets").iterdir()}
@@ -111,7 +112,7 @@ def test_the_second_time_changes_nothing(place: Place) -> None:
 
     assert {path.name: path.read_text() for path in (place.directory / "secrets").iterdir()} == before
     assert (place.directory / ".env").read_text() == settings
-    assert place.calls == ["compose build", "compose up --detach --wait"]
+    assert place.calls == ["compose build", "compose up --detach --wait control-plane", "compose up --detach --wait"]
 
 
 def test_a_key_that_could_not_be_made_is_asked_for_again(place: Place) -> None:
