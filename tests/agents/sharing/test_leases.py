@@ -195,3 +195,21 @@ async def test_what_is_given_up_is_first_left_to_end() -> None:
                     await _pass(LEAVE_SECONDS)
             await _pass(2 * BEAT_SECONDS)
             assert store._holder("agents 15") == "2"
+
+
+async def test_what_was_to_be_given_up_and_is_kept_after_all_is_taken_up_again() -> None:
+    """Whoever was woken in between was left to the other one, which is gone."""
+    store, taken = FakeStore(), list[str]()
+    async with running(a_control_plane(store, "1"), taken) as one:
+        hold = one._held["agents 15"]
+        taken.clear()
+        async with hold.under():
+            async with running(a_control_plane(store, "2")):
+                await _pass(1.5 * BEAT_SECONDS)
+                assert hold.is_leaving
+                assert taken == []
+            await _pass(2 * BEAT_SECONDS)
+            assert one._of("agents 15") is hold
+            assert taken.count("agents 15") == 1
+            await _pass(10 * BEAT_SECONDS)
+            assert taken.count("agents 15") == 1

@@ -49,8 +49,8 @@ class Leases:
         self._leaving: dict[str, float] = {}
         """By name: until when (time of the loop) what runs under it may go on."""
         self._new: list[str] = []
-        """Taken, and nobody was told yet: also by a beat that was cut off in the middle, since a slow database is no reason to
-        leave their agents to nobody."""
+        """Taken, or kept after all, and nobody was told yet: also by a beat that was cut off in the middle, since a slow database
+        is no reason to leave their agents to nobody."""
         self._leading = asyncio.Event()
 
     @property
@@ -135,6 +135,8 @@ class Leases:
         now = asyncio.get_running_loop().time()
         self._leaving = {name: self._leaving.get(name, now + LEAVE_SECONDS) for name in surplus if name in self._held}
         for name, hold in self._held.items():
+            if hold.is_leaving and name not in self._leaving:
+                self._new.append(name)  # kept after all: whoever was woken meanwhile was left to another one
             hold.is_leaving = name in self._leaving
         if free := [name for name, until in self._leaving.items() if self._held[name].is_idle or now >= until]:
             log.info("leases given up", leases=free)
