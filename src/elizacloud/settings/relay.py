@@ -28,7 +28,8 @@ class RelaySettings(BaseSettings):
         8, description="Relay: longest time a request is held for an agent that is coming up."
     )
     offline_grace_seconds: Seconds = Field(
-        3600, description="Relay: how long known tokens are honoured without a control plane."
+        3600,
+        description="Relay: how long known tokens are honoured without a control plane that can read its database.",
     )
     tls_certificate_file: Path | None = Field(
         None,

@@ -1,8 +1,10 @@
 import asyncio
 from pathlib import Path
 
+from elizacloud.relay.link import messages
 from elizacloud.relay.link.hub import Hub
 from elizacloud.relay.link.snapshot import SnapshotFile
+from elizacloud.upstreams import Change, Snapshot, UpstreamTable
 from tests.relay.link.conftest import CIPHER, Following, Heard
 from tests.relay.link.test_messages import TOKEN, UPSTREAM
 
@@ -14,7 +16,7 @@ async def test_a_worker_started_in_an_outage_serves_from_disk(run_dir: Path, fol
         await worker.until(lambda: client.linked)
         await saved(run_dir / "table", revision=1)
     async with following() as (client, worker):
-        await worker.until(lambda: client.known)
+        await worker.until(lambda: client.table.revision == 1)
         assert client.table.upstreams == {UPSTREAM.agent_id: UPSTREAM}
         assert client.tokens_honoured
         assert not client.linked
@@ -34,7 +36,7 @@ async def test_a_revocation_reaches_the_disk_too(run_dir: Path, following: Follo
 
 async def test_without_a_table_nothing_is_known(following: Following) -> None:
     async with following() as (client, _):
-        assert not client.known
+        assert client.table == UpstreamTable()
         assert not client.tokens_honoured
 
 
@@ -67,6 +69,32 @@ async def test_a_silent_control_plane_is_left_and_tried_again(run_dir: Path, fol
     async with await asyncio.start_unix_server(say_nothing, run_dir / "link"), following(silence_seconds=0.05):
         async with asyncio.timeout(20):
             await twice.wait()
+
+
+async def test_a_control_plane_that_is_only_alive_keeps_its_link_and_ages(run_dir: Path, following: Following) -> None:
+    now = [1_000.0]
+    later, left = asyncio.Event(), asyncio.Event()
+
+    async def lose_the_database(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(messages.encode(messages.Table(Snapshot("e1", 0), read_seconds_ago=10.0)))
+        await later.wait()
+        writer.write(messages.encode(messages.Alive()) + messages.encode(messages.Changed(Change(1))))
+        while await reader.read(1000):
+            pass
+        writer.close()
+        left.set()
+
+    async with await asyncio.start_unix_server(lose_the_database, run_dir / "link"):
+        async with following(clock=lambda: now[0]) as (client, worker):
+            await worker.until(lambda: client.linked)
+            assert client.silent_seconds == 10.0
+            now[0] = 1_020.0
+            later.set()
+            await worker.until(lambda: client.table.revision == 1)
+            assert client.silent_seconds == 30.0
+            assert worker.links == 1
+        async with asyncio.timeout(20):
+            await left.wait()
 
 
 async def test_rubbish_from_the_other_end_is_no_crash(run_dir: Path, following: Following) -> None:

@@ -3,6 +3,7 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from elizacloud.errors import Misconfigured, TailnetUnavailable
 from elizacloud.relay.link import messages
 from elizacloud.relay.link.hub import Hub
-from elizacloud.upstreams import KnownAgent, PeerSeen, Probe, WakeRefusal
+from elizacloud.upstreams import KnownAgent, PeerSeen, Probe, Snapshot, WakeRefusal
 from tests.relay.link.conftest import FakeWorker, Following, Heard
 from tests.relay.link.test_messages import AGENT, TOKEN, UPSTREAM
 
@@ -235,27 +236,83 @@ async def test_a_stranger_is_cut_off_and_others_stay(run_dir: Path, following: F
         assert hub.workers == ("w0",)
 
 
-async def test_heartbeats_follow_a_good_check_only(run_dir: Path, following: Following) -> None:
-    now = [100.0]
-    well = False
-    checks = 0
-    checked = asyncio.Condition()
+class Database:
+    """What a hub checks: well, not well, or without an answer."""
 
-    async def check() -> None:
-        nonlocal checks
-        async with checked:
-            checks += 1
-            checked.notify_all()
-        if not well:
+    def __init__(self, *, well: bool = True) -> None:
+        self.well = well
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.checks = 0
+        self._checked = asyncio.Condition()
+
+    async def check(self) -> None:
+        await self.answers.wait()
+        async with self._checked:
+            self.checks += 1
+            self._checked.notify_all()
+        if not self.well:
             raise TailnetUnavailable("the database is down")
 
-    hub = Hub("e1", Heard(), check=check, heartbeat_seconds=0.01)
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Asked at each check."""
+        async with asyncio.timeout(20), self._checked:
+            await self._checked.wait_for(condition)
+
+    async def checked(self, times: int) -> None:
+        most = self.checks + times
+        await self.until(lambda: self.checks >= most)
+
+
+async def test_heartbeats_follow_a_good_check_only(run_dir: Path, following: Following) -> None:
+    now = [100.0]
+    database = Database(well=False)
+    hub = Hub("e1", Heard(), check=database.check, heartbeat_seconds=0.01, clock=lambda: now[0])
+    hub.load([], [], [])
     async with hub.serve(run_dir / "link"), following(clock=lambda: now[0]) as (client, worker):
         await worker.until(lambda: client.linked)
         now[0] = 130.0
-        async with asyncio.timeout(20), checked:
-            seen = checks
-            await checked.wait_for(lambda: checks > seen + 2)
-            assert client.silent_seconds == 30.0
-            well = True
-            await checked.wait_for(lambda: client.silent_seconds == 0.0)
+        await database.checked(3)
+        assert client.silent_seconds == 30.0
+        database.well = True
+        await database.until(lambda: client.silent_seconds == 0.0)
+
+
+async def test_links_that_come_again_do_not_lengthen_the_grace_without_the_database(
+    run_dir: Path, following: Following
+) -> None:
+    now = [100.0]
+    database = Database()
+    hub = Hub("e1", Heard(), check=database.check, heartbeat_seconds=0.01, clock=lambda: now[0])
+    hub.load([], [], [TOKEN])
+    async with hub.serve(run_dir / "link"), following(grace=60.0, clock=lambda: now[0]) as (client, worker):
+        await worker.until(lambda: client.tokens_honoured)
+        database.well = False
+        await database.checked(2)
+        hub.describe([AGENT])
+        await worker.until(lambda: bool(client.table.agents))  # so all heartbeats before it have come, too
+        now[0] += 61.0
+        assert not client.tokens_honoured
+        next(iter(hub._workers.values())).cut("outage")
+        await worker.until(lambda: worker.links == 2)
+        assert not client.tokens_honoured
+        client.table.revision -= 1
+        hub.publish(UPSTREAM)
+        await worker.until(lambda: bool(client.table.upstreams))
+        assert not client.tokens_honoured
+        database.well = True
+        await database.until(lambda: client.tokens_honoured)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["down", "silent"])
+async def test_a_link_stays_while_the_database_is(run_dir: Path, answers: bool) -> None:
+    database = Database(well=False)
+    if not answers:
+        database.answers.clear()
+    async with Hub("e1", Heard(), check=database.check, heartbeat_seconds=0.01).serve(run_dir / "link"):
+        reader, writer = await asyncio.open_unix_connection(run_dir / "link")
+        writer.write(messages.encode(messages.Hello("w0")))
+        async with asyncio.timeout(20):
+            said = [messages.decode_down(await reader.readuntil(b"\n")) for _ in range(3)]
+        writer.close()
+    assert said == [messages.Table(Snapshot("e1", 0)), messages.Alive(), messages.Alive()]

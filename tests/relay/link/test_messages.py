@@ -36,7 +36,7 @@ AGENT = KnownAgent("kagent0000000002", "owner", "paused", "asleep", wakeable=Tru
 @pytest.mark.parametrize(
     "message",
     [
-        messages.Table(Snapshot("e1", 3, (UPSTREAM,), (AGENT,), (TOKEN, SESSION), (ISSUER,), ASSERTING)),
+        messages.Table(Snapshot("e1", 3, (UPSTREAM,), (AGENT,), (TOKEN, SESSION), (ISSUER,), ASSERTING), 1.5),
         messages.Changed(Change(4, (UPSTREAM,), (AGENT,), (TOKEN,), ("a",), ("t",), (ISSUER,), ASSERTING)),
         messages.Changed(Change(5)),
         messages.Redeemed(3, Redemption(SESSION, SecretStr("ecs_value"))),
@@ -44,6 +44,7 @@ AGENT = KnownAgent("kagent0000000002", "owner", "paused", "asleep", wakeable=Tru
         messages.AskProbe(1, UPSTREAM, 2.5),
         messages.AskDrain(2, "a", 1.0),
         messages.Heartbeat(),
+        messages.Alive(),
     ],
     ids=lambda message: message.kind,
 )

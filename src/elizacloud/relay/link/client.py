@@ -78,11 +78,6 @@ class LinkClient:
         self._redeeming: dict[int, asyncio.Future[messages.Redeemed | None]] = {}
 
     @property
-    def known(self) -> bool:
-        """False until a table has come from the control plane or from disk: nothing can be said about any agent."""
-        return self._heard_at is not None
-
-    @property
     def silent_seconds(self) -> float:
         """How long ago the control plane was heard to be well; infinite when never."""
         return float("inf") if self._heard_at is None else max(0.0, self._clock() - self._heard_at)
@@ -195,13 +190,14 @@ class LinkClient:
         try:
             while (line := await messages.read_line(reader, within_seconds=self._silence_seconds)) is not None:
                 match messages.decode_down(line):
-                    case messages.Table(snapshot):
+                    case messages.Table(snapshot, read_seconds_ago):
                         self.table.replace(snapshot)
                         if not self.linked:
                             logger.info("linked to the control plane", epoch=snapshot.epoch, revision=snapshot.revision)
                             worker.linked_again()
                         self.linked = True
-                        self._now_heard()
+                        if read_seconds_ago is not None:
+                            self._heard_at = self._clock() - read_seconds_ago
                         self._unsaved.set()
                         worker.table_changed()
                     case messages.Changed(change):
@@ -211,8 +207,10 @@ class LinkClient:
                         else:
                             self._send(messages.Resync())
                     case messages.Heartbeat():
-                        self._now_heard()
-                        self._file.heard(self._clock())
+                        self._heard_at = self._clock()
+                        self._file.heard(self._heard_at)
+                    case messages.Alive():
+                        pass
                     case messages.AskProbe() as asked:
                         task = tasks.create_task(self._probe(worker, asked), name=f"probe {asked.upstream.agent_id}")
                         answering.add(task)
@@ -245,9 +243,6 @@ class LinkClient:
         while True:
             await asyncio.sleep(messages.HEARTBEAT_SECONDS)
             self._send(messages.Heartbeat())
-
-    def _now_heard(self) -> None:
-        self._heard_at = self._clock()
 
     async def _save_changes(self) -> None:
         """Write the newest table whenever it changed; changes that come during a write share the next one."""

@@ -2,7 +2,7 @@
 
 A change is applied here first and sent to every linked worker in the same order; a worker that cannot keep up is cut
 off and starts again with a snapshot. Heartbeats go out only after `check` succeeded (a good database read), so that a
-control plane that lost its database ages as one that is down.
+control plane that lost its database ages as one that is down; its links stay, and each table says how old it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -45,6 +46,9 @@ logger = structlog.get_logger()
 LEAVING = frozenset({"deleting", "tombstone", "gone"})
 """States whose description a withdrawal takes away too; any other one stays, so that callers learn why they must wait."""
 
+_MAX_QUIET_HEARTBEATS = 1.5
+"""After this many times the time between two heartbeats workers are told at least that we are there."""
+
 _MAX_FORGOTTEN = 10_000
 """Expired tokens in one change; the rest goes with the next one."""
 
@@ -70,10 +74,15 @@ class Hub:
         *,
         check: Callable[[], Awaitable[None]] | None = None,
         heartbeat_seconds: float = messages.HEARTBEAT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listener = listener
         self._check = check
         self._heartbeat_seconds = heartbeat_seconds
+        self._clock = clock
+        self._read_at: float | None = None
+        """When the database was last read."""
+        self._beaten = asyncio.Event()
         self._table = UpstreamTable(epoch=epoch)
         self._workers: dict[str, LinkedWorker] = {}
         self._lost: dict[str, int] = {}
@@ -85,7 +94,8 @@ class Hub:
     # upstreams.Relays
 
     def load(self, upstreams: Iterable[Upstream], agents: Iterable[KnownAgent], tokens: Iterable[KnownToken]) -> None:
-        """Replace the whole table but whom it trusts, as one revision."""
+        """Replace the whole table but whom it trusts, as one revision, by what was read from the database just now."""
+        self._read_at = self._clock()
         now = self.snapshot()
         self._table.replace(
             replace(
@@ -97,7 +107,7 @@ class Hub:
             )
         )
         for worker in tuple(self._workers.values()):
-            worker.send(messages.Table(self.snapshot()))
+            self._send_table(worker)
 
     def publish(self, upstream: Upstream) -> None:
         self._tell(upstreams=(upstream,))
@@ -159,10 +169,12 @@ class Hub:
         try:
             async with asyncio.TaskGroup() as tasks:
                 beat = tasks.create_task(self._beat(), name="link heartbeat")
+                staying = tasks.create_task(self._stay_linked(), name="link without heartbeats")
                 try:
                     yield
                 finally:
                     beat.cancel()
+                    staying.cancel()
         finally:
             server.close()
             self._errands.cancel()
@@ -211,7 +223,7 @@ class Hub:
             earlier.cut("a worker of the same name linked again")
         self._lost.pop(worker.name, None)
         self._workers[worker.name] = worker
-        worker.send(messages.Table(self.snapshot()))
+        self._send_table(worker)
         async with self._changed:
             self._changed.notify_all()
 
@@ -235,7 +247,7 @@ class Hub:
             case messages.SeekKeys():
                 self._errands.seek_keys(message.issuer)
             case messages.Resync():
-                worker.send(messages.Table(self.snapshot()))
+                self._send_table(worker)
             case messages.Seen():
                 self._listener.peer_seen(message.peer)
             case messages.Wake():
@@ -248,6 +260,10 @@ class Hub:
                 pass
 
     # Telling and asking
+
+    def _send_table(self, worker: LinkedWorker) -> None:
+        age = None if self._read_at is None else self._clock() - self._read_at
+        worker.send(messages.Table(self.snapshot(), 0.0 if self._check is None else age))
 
     def _tell(
         self,
@@ -303,11 +319,24 @@ class Hub:
             except Error as error:
                 logger.warning("no heartbeat to the relays: the control plane is not well", reason=str(error))
             else:
+                self._read_at = self._clock()
+                self._beaten.set()
                 for worker in tuple(self._workers.values()):
                     worker.send(messages.Heartbeat())
             async with self._changed:
                 self._changed.notify_all()  # A lost worker may have ended.
             await asyncio.sleep(self._heartbeat_seconds)
+
+    async def _stay_linked(self) -> None:
+        """Keep the links of a control plane that is not well, also while a check waits for a database that is silent."""
+        while True:
+            self._beaten.clear()
+            try:
+                async with asyncio.timeout(self._heartbeat_seconds * _MAX_QUIET_HEARTBEATS):
+                    await self._beaten.wait()
+            except TimeoutError:
+                for worker in tuple(self._workers.values()):
+                    worker.send(messages.Alive())
 
 
 def _listen(path: Path) -> socket.socket:

@@ -31,6 +31,8 @@ SILENCE_SECONDS = 6.0
 @dataclass(frozen=True, slots=True)
 class Table:
     snapshot: Snapshot
+    read_seconds_ago: float | None = None
+    """How long ago the control plane last read its database; None when that is not known."""
     kind: Literal["table"] = "table"
 
 
@@ -69,6 +71,13 @@ class Heartbeat:
     """Down, it also says that the control plane could read its database just now."""
 
     kind: Literal["heartbeat"] = "heartbeat"
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The control plane is there, but cannot read its database: the link stays, and what was heard ages."""
+
+    kind: Literal["alive"] = "alive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +174,7 @@ class Goodbye:
     kind: Literal["goodbye"] = "goodbye"
 
 
-Down = Table | Changed | AskProbe | AskDrain | Redeemed | RefuseWake | Heartbeat
+Down = Table | Changed | AskProbe | AskDrain | Redeemed | RefuseWake | Heartbeat | Alive
 Up = (
     Hello
     | Resync
