@@ -131,8 +131,7 @@ class Exchange(Passing):
     def client_gone(self) -> None:
         """The client left: nothing more is wanted from the upstream."""
         self._let_go()
-        if not self._over:
-            self._end("upgraded" if self._status == 101 else "aborted")
+        self._end("upgraded" if self._status == 101 else "aborted")
 
     def _let_go(self) -> None:
         if self._connecting is not None:
@@ -263,6 +262,8 @@ class Exchange(Passing):
         self._client.answered()
 
     def _end(self, outcome: str) -> None:
+        if self._over:
+            return  # a client that reads nothing is still there, and may fail or go
         self._over = True
         metrics = self._metrics
         metrics.in_flight -= 1

@@ -270,7 +270,11 @@ class Worker:
     def _end_what_may_not_go_on(self) -> None:
         """Requests, streams and upgraded connections whose credential was revoked or has expired."""
         for client in tuple(self._clients):
-            client.recheck(self._access.ended)
+            try:
+                client.recheck(self._access.ended)
+            except Exception as error:  # one client's, which must not end everybody else's
+                logger.error("a connection is cut: its credential could not be looked at again", exc_info=error)
+                client.abort()
 
     # surroundings.Tasks
 

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from elizacloud.auth import jose
+from elizacloud.errors import Error
 from elizacloud.model import utc_now
 from elizacloud.relay.access_log import AccessLog
+from elizacloud.relay.callers.access import Access
+from elizacloud.relay.callers.caller import Credential
 from elizacloud.relay.dialling.dial import LocalApiDialer
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
@@ -33,11 +36,24 @@ from tests.relay.browsers import (
     signed_in,
     ticket_for,
 )
-from tests.relay.conftest import AGENT, OWNER, TOKEN, Cloud, RawAgent, RawClient, known_token, soon, until
+from tests.relay.conftest import (
+    AGENT,
+    OWNER,
+    TOKEN,
+    TOKENS,
+    Cloud,
+    RawAgent,
+    RawClient,
+    known_token,
+    soon,
+    until,
+    upstream,
+)
 from tests.relay.link.conftest import CIPHER
 
 SHORT = "ec_tokenid00009_shortsecret"
 OTHER = "ec_tokenid00008_othersecret"
+STRANGERS = TOKENS[1].token_id
 STREAM = "Accept: text/event-stream\r\n"
 KEY_ID, PRIVATE = jose.new_private_key()
 
@@ -212,6 +228,80 @@ async def test_a_new_table_with_the_same_tokens_ends_nothing(cloud: Cloud) -> No
     cloud.hub.load(snapshot.upstreams, snapshot.agents, snapshot.tokens)
     await cloud.told()
     assert cloud.metrics.in_flight == 1
+
+
+class Floods:
+    """An agent that sends on an upgraded connection for as long as somebody takes it."""
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(SWITCHED)
+            while True:
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def stalled(cloud: Cloud) -> AsyncIterator[None]:
+    """A client that reads nothing has an upgraded connection, and all the way to it is full."""
+    cloud.agent(Floods())
+    with socket.create_connection(("127.0.0.1", cloud.port)) as client:
+        client.sendall(websocket(TOKEN))
+        await until(lambda: any(connection._write_paused for connection in cloud.worker._clients))
+        yield
+
+
+async def nothing_counted(cloud: Cloud) -> None:
+    """The worker goes on, and counts each request that was in flight as ended, once."""
+    await until(lambda: cloud.metrics.clients == 0)
+    assert (cloud.metrics.in_flight, cloud.metrics.upgraded) == (0, 0)
+    assert cloud.worker._reach.uses.idle(AGENT)
+    cloud.agent(RawAgent())
+    assert (await cloud.ask(events(OTHER))).status == 200
+
+
+async def test_a_revocation_cuts_what_ended_and_cannot_leave(cloud: Cloud) -> None:
+    async with stalled(cloud):
+        cloud.hub.publish(upstream(run=2))
+        await cloud.told()
+        assert (cloud.metrics.in_flight, cloud.metrics.clients) == (0, 1)
+        cloud.hub.revoke_token(PARENT)
+        await cloud.told()
+        await nothing_counted(cloud)
+
+
+async def test_an_agent_may_be_started_anew_in_the_step_that_revokes(cloud: Cloud) -> None:
+    await opened(cloud, events(TOKEN))
+    await opened(cloud, websocket(TOKEN))
+    tokens = [token for token in cloud.hub.snapshot().tokens if token.token_id != PARENT]
+    cloud.hub.load([upstream(run=2)], [], tokens)
+    await cloud.told()
+    await nothing_counted(cloud)
+
+
+class Doubts:
+    """Cannot look at the credential of one token."""
+
+    def __init__(self, access: Access, token_id: str) -> None:
+        self._access = access
+        self._token_id = token_id
+
+    def ended(self, credential: Credential) -> Error | None:
+        if credential.token_id == self._token_id:
+            raise KeyError(self._token_id)
+        return self._access.ended(credential)
+
+
+async def test_a_look_that_fails_cuts_its_client_and_nobody_else(cloud: Cloud) -> None:
+    cloud.worker._access = Doubts(cloud.worker._access, PARENT)  # type: ignore[assignment]
+    cut, goes_on = await opened(cloud, events(TOKEN)), await opened(cloud, events(OTHER))
+    cloud.hub.revoke_token(STRANGERS)
+    assert await soon(cut.at_end())
+    await until(lambda: cloud.metrics.in_flight == 1)
+    goes_on.close()
+    await nothing_counted(cloud)
 
 
 async def test_the_agent_is_let_go_of(cloud: Cloud) -> None:
