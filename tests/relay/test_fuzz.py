@@ -63,7 +63,7 @@ class Bench:
             Path("/nowhere"), Path("/nowhere"), Cipher(new_secret_key()), name="w", offline_grace_seconds=60
         )
         link.table.replace(Snapshot("e", 1, (upstream(),), (), tuple(TOKENS)))
-        link._now_heard()
+        link._heard_at = link._clock()
         netmap = Netmap()
         peer = {"ID": "7", "PublicKey": "k", "TailscaleIPs": [IP], "Tags": ["tag:agent", f"tag:a-{AGENT}"]}
         netmap.apply({"InitialStatus": {"TailscaleIPs": ["100.64.0.1"], "Peer": {"k": peer}}})
