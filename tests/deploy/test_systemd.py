@@ -103,18 +103,23 @@ def test_sockets_lie_in_directories_that_systemd_makes() -> None:
     assert {str(Path(path).parent) for path in sockets.values()} == made
 
 
-def test_agents_do_not_see_what_their_user_has_elsewhere() -> None:
-    hidden = {
-        path.removeprefix("-") for path in lines(UNITS / "elizacloud-agents.service", "InaccessiblePaths")[0].split()
-    }
-    others = {
-        f"{root}/{name}"
-        for unit in SERVICES
-        if unit.stem != "elizacloud-agents"
-        for kind, root in (("StateDirectory", "/var/lib"), ("RuntimeDirectory", "/run"))
-        for name in lines(unit, kind)
-    }
-    assert hidden == others | {"/etc/elizacloud"}
+def test_agents_have_a_user_of_their_own_whom_the_control_plane_alone_may_ask() -> None:
+    confinement, own = UNITS / "elizacloud-.service.d", UNITS / "elizacloud-agents.service.d"
+    (user_conf,) = own.iterdir()
+    assert all(user_conf.name > path.name for path in confinement.iterdir()), (
+        "systemd reads them by name, the last one wins"
+    )
+    (user,) = lines(user_conf, "User")
+    (others,) = lines(confinement / "hardened.conf", "User")
+    assert user != others
+    assert lines(user_conf, "Group") == [user]
+    users = re.findall(r"^u (\S+)", (UNITS / "elizacloud.sysusers").read_text(), re.MULTILINE)
+    assert {user, others} == set(users)
+    groups = {unit.stem: lines(unit, "SupplementaryGroups") for unit in SERVICES if lines(unit, "SupplementaryGroups")}
+    assert groups == {"elizacloud-control-plane": [user]}
+    agents = UNITS / "elizacloud-agents.service"
+    assert lines(agents, "RuntimeDirectoryMode") == ["0750"]
+    assert "--group-may-ask" in lines(agents, "ExecStart")[0].split()
 
 
 def test_the_commands_are_those_of_compose() -> None:

@@ -196,6 +196,19 @@ async def test_everything_on_disk_is_private(rig: ProcessRig) -> None:
     assert {path.parent.stat().st_mode & 0o777 for path in sockets} == {0o700}
 
 
+async def test_a_control_plane_of_another_user_may_ask_when_its_group_may() -> None:
+    async with process_rig() as rig:
+        await rig.start("--group-may-ask")
+        await started(rig, running("pass"))
+        await until_key_given(rig)
+
+        run = rig.directory / "run"
+        assert (run.stat().st_mode & 0o777, (run / "host.sock").stat().st_mode & 0o777) == (0o750, 0o660)
+        agents = [path for path in run.rglob("*") if path.is_socket() and path.name != "host.sock"]
+        assert {path.parent.stat().st_mode & 0o777 for path in agents} == {0o700}
+        assert rig.data_dir.stat().st_mode & 0o777 == 0o700
+
+
 async def test_the_udp_port_stays_the_same(rig: ProcessRig) -> None:
     ports = []
     for run in (1, 2):
@@ -242,7 +255,7 @@ async def test_without_a_key_and_a_node_it_ends_with_the_code_for_a_dead_key(rig
 
     ended = await until(rig, ref, Phase.EXITED)
 
-    assert ended.exit_code == 78
+    assert ended.key_is_dead
     assert "pre-auth key" in ended.reason
 
 

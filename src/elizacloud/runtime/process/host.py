@@ -40,6 +40,8 @@ class Options:
     tailscaled: Path
     memory_limit: str = ""
     grace_seconds: float = 5.0
+    group_may_ask: bool = False
+    """Then the control plane can be another user, of this one's group: agents run as this one."""
 
 
 async def serve(options: Options) -> None:
@@ -49,8 +51,9 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     volumes = options.data_dir / "agents"
-    for directory in (options.data_dir, volumes, options.socket.parent):
-        _make_private(directory)
+    for directory in (options.data_dir, volumes):
+        _make_private(directory, 0o700)
+    _make_private(options.socket.parent, 0o750 if options.group_may_ask else 0o700)
     with _only_host_of(options.data_dir):
         await asyncio.to_thread(end_leftovers, options.data_dir / "process-host.mark")
         async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as tasks:
@@ -62,7 +65,7 @@ async def serve(options: Options) -> None:
                 make_app(instances), access_log=None, shutdown_timeout=0.1, handler_cancellation=True
             )
             await runner.setup()
-            await _listen(runner, options.socket)
+            await _listen(runner, options.socket, 0o660 if options.group_may_ask else 0o600)
             log.info("process host listens", socket=str(options.socket))
             try:
                 await stop.wait()
@@ -72,11 +75,11 @@ async def serve(options: Options) -> None:
     log.info("process host ended")
 
 
-def _make_private(directory: Path) -> None:
+def _make_private(directory: Path, mode: int) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if directory.stat().st_mode & 0o077:
-            directory.chmod(0o700)
+        if directory.stat().st_mode & 0o777 != mode:
+            directory.chmod(mode)
     except OSError as error:
         raise Misconfigured(f"cannot use {directory}: {error.strerror}; check its owner and the disk") from error
 
@@ -94,10 +97,10 @@ def _only_host_of(data_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-async def _listen(runner: web.AppRunner, socket: Path) -> None:
-    """Listen on a socket that only this user can open. One that an earlier host left is replaced: it had the lock."""
+async def _listen(runner: web.AppRunner, socket: Path, mode: int) -> None:
+    """Listen on a socket that only those of this mode can open. One that an earlier host left is replaced: it had the lock."""
     socket.unlink(missing_ok=True)
-    before = os.umask(0o177)
+    before = os.umask(0o777 & ~mode)
     try:
         await web.UnixSite(runner, str(socket)).start()
     except OSError as error:
@@ -113,6 +116,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[Options, argparse.Namespace
     parser.add_argument("--tailscaled", type=Path, required=True, help="the tailscaled binary")
     parser.add_argument("--tailscaled-memory-limit", default="", help='GOMEMLIMIT of each, as "64MiB"')
     parser.add_argument("--grace-seconds", type=float, default=5.0, help="how long agents get to end by themselves")
+    parser.add_argument("--group-may-ask", action="store_true", help="let this user's group open the socket, too")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     parser.add_argument("--log-json", action=argparse.BooleanOptionalAction, default=None)
     given = parser.parse_args(arguments)
@@ -122,6 +126,7 @@ def _parse(arguments: Sequence[str] | None) -> tuple[Options, argparse.Namespace
         given.tailscaled.absolute(),
         given.tailscaled_memory_limit,
         given.grace_seconds,
+        given.group_may_ask,
     )
     return options, given
 
