@@ -18,6 +18,7 @@ from elizacloud.agents.metrics import agents_by_state
 from elizacloud.app import network_health
 from elizacloud.app.relay import supervisor_metrics
 from elizacloud.cli.root import app
+from elizacloud.relay.exposition import Exposition
 from elizacloud.relay.metrics import Metrics, State
 from elizacloud.settings import ENV_PREFIX, Settings
 from elizacloud.states import NEXT, TRANSITIONS, Wanted
@@ -96,7 +97,11 @@ def metrics_page() -> str:
     metrics = Metrics()
     metrics.state = lambda: State({}, 0, False, 0.0, False, 0)
     network = network_health.families((), datetime.now(UTC))
-    families = (*supervisor_metrics(ready=0, starts=0, followed=False, losses=0), *network, *metrics.collect())
+    families = (
+        *supervisor_metrics(ready=0, starts=0, followed=False, losses=0),
+        *network,
+        *Exposition(metrics).collect(),
+    )
     relays = [_metric_row(family.name, family.type, family) for family in families]
     by_state = agents_by_state({})
     control = [_metric_row(by_state.name, by_state.type, by_state)]

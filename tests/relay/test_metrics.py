@@ -1,12 +1,13 @@
 from prometheus_client import CollectorRegistry, generate_latest
 
+from elizacloud.relay.exposition import Exposition
 from elizacloud.relay.metrics import Metrics, State
 from tests.relay.conftest import Cloud, RawAgent, request, soon, until
 
 
 def shown(metrics: Metrics) -> dict[str, float]:
     registry = CollectorRegistry()
-    registry.register(metrics)
+    registry.register(Exposition(metrics))
     lines = generate_latest(registry).decode().splitlines()
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
@@ -81,5 +82,5 @@ async def test_what_the_worker_rests_on_is_shown(cloud: Cloud) -> None:
 def test_no_label_grows_with_use() -> None:
     metrics = Metrics()
     metrics.state = lambda: State({("agent", "idle"): 1}, 1, True, 0.0, True, 1)
-    labels = {label for family in metrics.collect() for sample in family.samples for label in sample.labels}
+    labels = {label for family in Exposition(metrics).collect() for sample in family.samples for label in sample.labels}
     assert labels <= {"upstream", "outcome", "result", "state", "kind", "le"}

@@ -32,6 +32,7 @@ from elizacloud.cipher import Cipher
 from elizacloud.errors import Error
 from elizacloud.log import configure_logging
 from elizacloud.model import DEFAULT_CELL_ID
+from elizacloud.relay.exposition import Exposition
 from elizacloud.relay.limits import LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
@@ -92,7 +93,7 @@ async def _run(settings: Settings, data: DataDir, place: Place, signals: Signals
         offline_grace_seconds=settings.offline_grace_seconds,
     )
     metrics = Metrics()
-    counted = ProcessMetrics(metrics)
+    counted = ProcessMetrics(Exposition(metrics))
     follower: NetmapFollower
     succeeded = False
 
