@@ -28,18 +28,26 @@ _WRITE_SECONDS = 0.25
 _MOST_LINES = 20_000
 _AT_ONCE = 64
 _LONGEST_PATH = 512
+_REMEMBERED_BYTES = 256
+"""Paths over this are read each time, so that 4096 of them stay under a few MB, whoever asks for what."""
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://[^/?#]*")
 # Tokens that someone put into a path, and the path whose last part is what fetches a token.
 _SECRETS = re.compile(r"(?<=/)ec[a-z]{0,2}_[^/]*|(?<=/cli-session/)[^/]+", re.IGNORECASE)
 
 
-@lru_cache(maxsize=4096)
 def logged_path(path: bytes) -> str:
     """A target up to its query, as JSON: no fragment, no authority, nothing that looks like a credential of ours."""
     # Cut first: at each of its characters a search may look on to the end, and a path may have sixty thousand.
-    plain = _AUTHORITY.sub("", path[: 3 * _LONGEST_PATH].decode("latin-1"), count=1)
+    return _remembered(path) if len(path) <= _REMEMBERED_BYTES else _read(path[: 3 * _LONGEST_PATH])
+
+
+def _read(path: bytes) -> str:
+    plain = _AUTHORITY.sub("", path.decode("latin-1"), count=1)
     plain = unquote(plain.partition("#")[0], "latin-1")
     return quoted(_SECRETS.sub("***", plain)[:_LONGEST_PATH])
+
+
+_remembered = lru_cache(4096)(_read)
 
 
 def _to_stderr(lines: str) -> None:

@@ -34,7 +34,9 @@ from elizacloud.relay.http1.head import value_of
 from elizacloud.upstreams import KnownToken, Redemption, UpstreamTable
 
 _OWNERS = frozenset({Scope.OWNER, Scope.SERVICE})
-_MAX_GRANTED = 4096
+_MAX_GRANTED = 2048
+_LONGEST_GRANTED_BYTES = 8192
+"""A longer credential is looked up each time, so that what is remembered stays under some 16 MB, whoever sends what."""
 _ASK_GAP = timedelta(seconds=10)
 
 
@@ -159,9 +161,11 @@ class Access:
         if caller is None or self._expired(caller.credential):
             principal, credential = self._known(found)
             caller = self._admit(principal, credential, front, named_owner)
-            if len(granted) >= _MAX_GRANTED:
-                granted.clear()
-            granted[key] = caller
+            sent_bytes = len(carried.authorization or b"") + len(carried.owner or b"") + len(found.value)
+            if sent_bytes <= _LONGEST_GRANTED_BYTES:
+                if len(granted) >= _MAX_GRANTED:
+                    granted.clear()
+                granted[key] = caller
         if by_bearer:
             request.head.kept[self] = self._grants, caller
         return caller

@@ -19,6 +19,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 _MOST_HOPS = 32
+_LONGEST_ADDRESS = 80
+"""39 characters, brackets, a port, and a scope as long as an interface's name; a claim may be as long as a head."""
 
 
 class Peer(NamedTuple):
@@ -87,9 +89,13 @@ def _values(fields: list[Field], name: bytes) -> list[str]:
     return [member for part in joined.decode("latin-1").split(",") if (member := part.strip())]
 
 
-@lru_cache(maxsize=4096)
 def _address(text: str) -> Address | None:
     """An address, also as proxies write it: with a port, in brackets, an IPv4 one inside IPv6. None when it is none."""
+    return _read_address(text) if len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(maxsize=4096)
+def _read_address(text: str) -> Address | None:
     if found := _WITH_PORT.fullmatch(text):
         text = found[1] or found[2]
     try:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import NamedTuple
 
 from elizacloud.relay.headers.caching import cache_control_line, is_for_shared_caches
+from elizacloud.relay.headers.names import NameRule
 from elizacloud.relay.http1.framing import Framing, Kind
 from elizacloud.relay.http1.head import AnswerHead, Field, RequestHead, kept_with_head, tokens
 
@@ -208,7 +208,7 @@ def _passed(head: RequestHead, *, by_path: bool) -> _Passed:
     authorization_line = b""
     named = _named(head.fields)
     for lower, name, value in head.fields:
-        if _stops_before_agent(lower) or lower in named:
+        if _stops_before_agent[lower] or lower in named:
             if lower == AGENT_AUTHORIZATION:
                 authorization_line = b"Authorization: " + value + b"\r\n"
             continue
@@ -232,7 +232,7 @@ def api_request(
     for lower, name, value in head.fields:
         if lower in _HOP_BY_HOP or lower in _OURS or lower in named:
             continue
-        if _claims_origin(lower) and lower != b"elizacloud-owner":
+        if _claims_origin[lower] and lower != b"elizacloud-owner":
             continue
         lines += (name, b": ", value, b"\r\n")
     lines.append(forwarded_lines)
@@ -257,7 +257,7 @@ def _answered(head: AnswerHead, *, by_path: bool) -> bytes:
     cache_control: list[bytes] = []
     named = _named(head.fields)
     for lower, name, value in head.fields:
-        if _stops_after_agent(lower) or lower in named:
+        if _stops_after_agent[lower] or lower in named:
             continue
         if lower == b"cache-control":
             cache_control.append(value)
@@ -280,7 +280,7 @@ def api_answer(head: AnswerHead) -> bytes:
     lines: list[bytes] = []
     named = _named(head.fields)
     for lower, name, value in head.fields:
-        if not _stops_after_api(lower) and lower not in named:
+        if not _stops_after_api[lower] and lower not in named:
             lines += (name, b": ", value, b"\r\n")
     return b"".join(lines)
 
@@ -291,7 +291,7 @@ def trailer_lines(trailers: Iterable[Field], *, to_agent: bool) -> bytes:
     return b"".join(
         b"%b: %b\r\n" % (name, value)
         for lower, name, value in trailers
-        if not (stops(lower) or lower in _NEVER_TRAILERS or lower in _ORIGIN_WIDE)
+        if not (stops[lower] or lower in _NEVER_TRAILERS or lower in _ORIGIN_WIDE)
     )
 
 
@@ -325,26 +325,26 @@ def _named(fields: list[Field]) -> frozenset[bytes]:
     return frozenset()
 
 
-@lru_cache(maxsize=4096)
+@NameRule
 def _claims_origin(lower: bytes) -> bool:
     plain = lower.replace(b"_", b"-")
     return plain in _ORIGIN_CLAIMS or plain.startswith(_ORIGIN_CLAIM_PREFIXES)
 
 
-@lru_cache(maxsize=4096)
+@NameRule
 def _stops_before_agent(lower: bytes) -> bool:
     plain = lower.replace(b"_", b"-")
-    return plain in _HOP_BY_HOP or plain in _OURS or plain in _CREDENTIALS or _claims_origin(lower)
+    return plain in _HOP_BY_HOP or plain in _OURS or plain in _CREDENTIALS or _claims_origin[lower]
 
 
-@lru_cache(maxsize=4096)
+@NameRule
 def _stops_after_agent(lower: bytes) -> bool:
     if lower in _HOP_BY_HOP or lower == b"content-length" or lower in _EDGE:
         return True
     return lower.startswith(_EDGE_PREFIXES) or is_for_shared_caches(lower)
 
 
-@lru_cache(maxsize=4096)
+@NameRule
 def _stops_after_api(lower: bytes) -> bool:
     return lower in _HOP_BY_HOP or lower in (b"content-length", b"x-request-id") or lower.startswith(b"access-control-")
 
