@@ -61,6 +61,9 @@ class Took:
     def upstream_writable(self, writable: bool) -> None:
         self.calls.append(f"writable {writable}")
 
+    def upstream_full(self) -> None:
+        self.calls.append("full")
+
     def _end(self, call: str) -> None:
         self.calls.append(call)
         self.over.set()
@@ -190,6 +193,37 @@ async def test_informational_answers_do_not_stop_the_clock(pair: Pair) -> None:
             await asyncio.sleep(0)
     pair[0].expect_answer(0.01)
     assert await over(took) == "late"
+
+
+async def test_an_upstream_that_takes_nothing_is_full_and_one_that_takes_some_is_not(pair: Pair) -> None:
+    connection, upstream = pair
+    took = await begun(pair)
+    unsent = connection._transport.get_write_buffer_size
+    connection.write(bytes(10_000_000))
+    async with asyncio.timeout(20):
+        while unsent() == 10_000_000:
+            await asyncio.sleep(0)
+        connection.expect_room(60)
+        left = unsent()
+        upstream.recv(1 << 20)
+        while unsent() == left:
+            await asyncio.sleep(0)
+    connection._room._look()
+    assert "full" not in took.calls
+    connection._room._look()
+    assert took.calls[-1] == "full"
+
+
+async def test_a_closed_connection_does_not_wait_for_ever_for_what_does_not_leave(pair: Pair) -> None:
+    connection, _ = pair
+    lost = asyncio.Event()
+    connection.on_lost = lambda _: lost.set()
+    await begun(pair)
+    connection.write(bytes(10_000_000))
+    connection.expect_room(0.01)
+    connection.close()
+    async with asyncio.timeout(20):
+        await lost.wait()
 
 
 async def test_killed_means_told(pair: Pair) -> None:

@@ -99,8 +99,17 @@ def answer_to_lost(kind: str, reason: str) -> Answer:
 
 
 def answer_to_late(kind: str, seconds: float) -> Answer:
-    who, code = ("control plane", "api_timeout") if kind == "api" else ("agent", "agent_timeout")
+    who, code = _who_is_late(kind)
     return Answer(504, code, f"cannot answer: the {who} did not begin its answer in {seconds:g} s")
+
+
+def answer_to_full(kind: str, seconds: float) -> Answer:
+    who, code = _who_is_late(kind)
+    return Answer(504, code, f"cannot send the request on: the {who} took nothing of its body for {seconds:g} s")
+
+
+def _who_is_late(kind: str) -> tuple[str, str]:
+    return ("control plane", "api_timeout") if kind == "api" else ("agent", "agent_timeout")
 
 
 def _title(status: int) -> str:

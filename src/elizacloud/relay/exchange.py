@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from elizacloud.errors import Error
-from elizacloud.relay.answers import OwnAnswer, answer_to, answer_to_late, answer_to_lost
+from elizacloud.relay.answers import OwnAnswer, answer_to, answer_to_full, answer_to_late, answer_to_lost
 from elizacloud.relay.client import Client
 from elizacloud.relay.destination import Destination, is_event_stream
 from elizacloud.relay.edge import Request
@@ -44,7 +44,6 @@ class Exchange(Passing):
         "_sent_at",
         "_status",
         "_streams",
-        "_surroundings",
         "_upgrade",
     )
 
@@ -56,11 +55,10 @@ class Exchange(Passing):
         destination: Destination,
         surroundings: Surroundings,
     ) -> None:
-        super().__init__(client, framing, destination.flow, surroundings.metrics)
+        super().__init__(client, framing, destination.flow, surroundings)
         self._request = request
         self._head = head = request.head
         self._destination = destination
-        self._surroundings = surroundings
         self._upgrade = hygiene.upgrade_of(head, framing)
         self._connecting: asyncio.Task[None] | None = None
         self._reused = False
@@ -240,10 +238,22 @@ class Exchange(Passing):
         self._connection = None
         self._refuse(answer_to_late(self._destination.kind, self._surroundings.first_byte_timeout_seconds))
 
+    def upstream_full(self) -> None:
+        connection = self._connection
+        upload_waits = self._status == 101 or not (self._request_done or self._stopped_upload)
+        if connection is None or not upload_waits:
+            return
+        if self._bytes_out != self._out_before:  # it may read on once it has spoken
+            self._wait_for_room(connection)
+            return
+        self._connection = None
+        connection.abort()
+        self.fail(answer_to_full(self._destination.kind, self._surroundings.first_byte_timeout_seconds))
+
     # The end
 
     def fail(self, answer: OwnAnswer) -> None:
-        """The request cannot go on, by its sender's fault: say so if there still is a way to, and let go of the upstream."""
+        """The request cannot go on: say so if there still is a way to, and let go of the upstream."""
         self._let_go()
         if self._status:
             self._end(answer.code)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from elizacloud.relay.client import Client
 from elizacloud.relay.http1.body import chunk_parts
 from elizacloud.relay.http1.framing import Framing, Kind
-from elizacloud.relay.metrics import Metrics
+from elizacloud.relay.surroundings import Surroundings
 from elizacloud.relay.throttle import Flow
 from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.relay.uses import OpenStream
@@ -25,22 +25,27 @@ class Passing:
         "_flow",
         "_framing",
         "_metrics",
+        "_out_before",
         "_stopped_upload",
         "_stream",
+        "_surroundings",
     )
 
-    def __init__(self, client: Client, framing: Framing, flow: Flow | None, metrics: Metrics) -> None:
+    def __init__(self, client: Client, framing: Framing, flow: Flow | None, surroundings: Surroundings) -> None:
         self._client = client
         self._framing = framing
         """Of the request."""
         self._flow = flow
-        self._metrics = metrics
+        self._surroundings = surroundings
+        self._metrics = surroundings.metrics
         self._connection: UpstreamConnection | None = None
         self._stopped_upload = False
         self._stream: OpenStream | None = None
         self._chunk_answer = False
         self._bytes_in = 0
         self._bytes_out = 0
+        self._out_before = 0
+        """Bytes out, when the upstream was last found to take none."""
 
     # From the client
 
@@ -90,12 +95,18 @@ class Passing:
         self._client.write(data)
 
     def upstream_writable(self, writable: bool) -> None:
+        if not writable and self._connection is not None:
+            self._wait_for_room(self._connection)
         if self._flow is not None:
             writable = self._flow.up.may_open(writable)
         if writable:
             self._client.resume_body()
         else:
             self._client.pause_body()
+
+    def _wait_for_room(self, connection: UpstreamConnection) -> None:
+        self._out_before = self._bytes_out
+        connection.expect_room(self._surroundings.first_byte_timeout_seconds)
 
     def _sent(self, size: int) -> None:
         self._bytes_out += size

@@ -104,6 +104,9 @@ class _HealthAnswer:
     def upstream_writable(self, writable: bool) -> None:
         pass
 
+    def upstream_full(self) -> None:
+        pass
+
     def _finish(self, probe: Probe) -> None:
         if not self.done.done():
             self.done.set_result(probe)

@@ -27,6 +27,7 @@ from elizacloud.relay.http1.head import (
 )
 from elizacloud.relay.outgoing import Outgoing
 from elizacloud.relay.reading import BOUNDED, LONG, BoundedReads
+from elizacloud.relay.room import Room
 from elizacloud.relay.turns import BULK_BYTES
 
 _KEEP_ALIVE_HINT = re.compile(rb"timeout=([0-9]{1,5})")
@@ -69,6 +70,9 @@ class Taker(Protocol):
 
     def upstream_writable(self, writable: bool) -> None: ...
 
+    def upstream_full(self) -> None:
+        """It took nothing for as long as `expect_room` allows."""
+
 
 class UpstreamConnection(BoundedReads):
     """Made by a dialer (dial.py) when the bytes of the transport are the upstream's."""
@@ -84,6 +88,7 @@ class UpstreamConnection(BoundedReads):
         "_outgoing",
         "_paused",
         "_piping",
+        "_room",
         "_stopped",
         "_taker",
         "_transport",
@@ -100,6 +105,7 @@ class UpstreamConnection(BoundedReads):
         self._transport: asyncio.Transport
         self._deadline: Deadline
         self._outgoing: Outgoing
+        self._room: Room
         self._taker: Taker | None = None
         self._came = b""
         """Waits for its turn."""
@@ -149,6 +155,10 @@ class UpstreamConnection(BoundedReads):
         if not self._final:
             self._deadline.set(within_seconds)
 
+    def expect_room(self, within_seconds: float) -> None:
+        """Until it is writable again: call the taker's `upstream_full` when it takes nothing for so long."""
+        self._room.expect(within_seconds)
+
     def pause_reading(self) -> None:
         """Until `resume_reading`: nobody takes more for now."""
         self._paused = True
@@ -193,6 +203,7 @@ class UpstreamConnection(BoundedReads):
         loop = asyncio.get_running_loop()
         self._deadline = Deadline(loop, self._late)
         self._outgoing = Outgoing(self._transport, loop.call_soon)
+        self._room = Room(self._transport, loop, self._full)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         taker = self._taker
@@ -243,6 +254,7 @@ class UpstreamConnection(BoundedReads):
             self._taker.upstream_writable(False)
 
     def resume_writing(self) -> None:
+        self._room.found()
         if self._taker is not None:
             self._taker.upstream_writable(True)
 
@@ -251,6 +263,7 @@ class UpstreamConnection(BoundedReads):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._deadline.stop()
+        self._room.stop()
         self._take(len(self._came))
         if error is not None and self._taker is not None and not self._piping:
             self._rescue()
@@ -276,6 +289,12 @@ class UpstreamConnection(BoundedReads):
         self._transport.abort()
         if taker is not None:
             taker.answer_late()
+
+    def _full(self) -> None:
+        if self._taker is not None:
+            self._taker.upstream_full()
+        else:
+            self._transport.abort()  # nobody waits for it: it was closed, or is idle
 
     def _lose(self, reason: str) -> None:
         taker, self._taker = self._taker, None
