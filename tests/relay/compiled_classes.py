@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import elizacloud.relay
+import elizacloud.tailnet
 from elizacloud.relay.compiled import COMPILED
 
 NATIVE = "__mypyc_attrs__"
@@ -19,7 +20,10 @@ KNOWN_TO_MYPYC = (object, dict, Exception, BaseException)
 
 
 def native_classes() -> Iterator[type]:
-    for found in pkgutil.walk_packages(elizacloud.relay.__path__, "elizacloud.relay."):
+    packages = (elizacloud.relay, elizacloud.tailnet)
+    for found in (
+        found for package in packages for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ):
         module: ModuleType = importlib.import_module(found.name)
         for value in vars(module).values():
             if isinstance(value, type) and value.__module__ == found.name and NATIVE in vars(value):
