@@ -19,6 +19,7 @@ from elizacloud.relay.access_log import AccessLog
 from elizacloud.relay.callers.access import Access
 from elizacloud.relay.callers.caller import Credential
 from elizacloud.relay.dialling.dial import LocalApiDialer
+from elizacloud.relay.limits import LimitSettings
 from elizacloud.relay.link.client import LinkClient
 from elizacloud.relay.metrics import Metrics
 from elizacloud.relay.worker import Worker, WorkerSettings
@@ -171,6 +172,21 @@ async def test_a_revocation_ends_what_was_made_with_the_token(cloud: Cloud) -> N
     for client in clients:
         assert await soon(client.at_end())
     assert cloud.metrics.in_flight == 0
+
+
+async def test_what_ends_a_stream_by_ticket_makes_room_for_the_next(run_dir: Path) -> None:
+    async with Cloud(run_dir).running(limits=LimitSettings(agent_streams=1)) as cloud:
+        cloud.agent(Streams())
+        cloud.hub.add_token(known_token(OTHER, 8))
+        ticket_for(cloud)
+        await cloud.told()
+        by_ticket = by_host(f"/ws?elizacloud_ticket={TICKET}", headers=UPGRADE)
+        client = await opened(cloud, by_ticket)
+        assert not cloud.worker._reach.uses.idle(AGENT)
+        cloud.hub.revoke_token(PARENT)
+        assert await soon(client.at_end())
+        assert cloud.worker._reach.uses.idle(AGENT)
+        await opened(cloud, websocket(OTHER))
 
 
 async def test_a_key_that_is_withdrawn_ends_the_streams_of_its_tokens(cloud: Cloud) -> None:
