@@ -57,17 +57,19 @@ async def test_an_upload_does_not_wait_for_ever(run_dir: Path) -> None:
         agent.over.set()
 
 
-async def test_nor_does_an_upgraded_client(run_dir: Path) -> None:
-    async with Cloud(run_dir).running(first_byte_timeout_seconds=0.05) as cloud:
-        agent = Stuck(SWITCHED)
-        cloud.agent(agent)
-        client = await cloud.client()
-        assert (await soon(client.ask(UPGRADE))).status == 101
-        client.send(bytes(MORE_THAN_ANY_BUFFER))
-        assert await soon(client.at_end())
-        assert cloud.metrics.requests["agent", "agent_timeout"] == 1
-        await until(lambda: cloud.worker._reach.connections() == (0, 0))
-        agent.over.set()
+async def test_nor_does_an_upgraded_client(cloud: Cloud) -> None:
+    agent = Stuck(SWITCHED)
+    cloud.agent(agent)
+    client = await cloud.client()
+    assert (await soon(client.ask(UPGRADE))).status == 101
+    client.send(bytes(MORE_THAN_ANY_BUFFER))
+    (connection,) = cloud.worker._clients
+    await until(lambda: connection._paused)
+    exchange_of(cloud).upstream_full()
+    assert cloud.metrics.requests["agent", "agent_timeout"] == 1
+    assert await soon(client.at_end())
+    await until(lambda: cloud.worker._reach.connections() == (0, 0))
+    agent.over.set()
 
 
 async def test_an_agent_that_speaks_may_read_later(cloud: Cloud) -> None:
