@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from elizacloud.model import TAG_AGENT, agent_tag, installation_tag
 from elizacloud.states import State
 from elizacloud.store import Record
 from tests.agents.test_lifecycle import no_leaks
-from tests.agents.world import ANN, World
+from tests.agents.world import ANN, INSTALLATION, World
+from tests.fakes.runtime import FakeRuntime, NeverJoins
 
 pytestmark = pytest.mark.looptime
 
@@ -70,6 +72,38 @@ async def test_one_that_is_stopped_before_its_node_was_seen_keeps_that_node(worl
         stopped = await world.until(agent_id, State.STOPPED)
     assert stopped.generation.node_id == world.nodes[0].id
     assert world.live_keys == []
+
+
+@pytest.mark.parametrize("reason", ["agent: exit status 78", "tailnet: the server does not know this node any more"])
+async def test_one_that_ends_with_the_code_for_a_dead_key_comes_back_while_its_node_lives(
+    world: World, reason: str
+) -> None:
+    async with world.running():
+        before = await world.ready()
+        world.runtime.exits(ref_of(before), exit_code=78, reason=reason)
+        after = await world.until(before.agent.id, lambda agent: agent.run == 2 and agent.state is State.READY)
+        await world.passes(200)
+    refused = reason.startswith("tailnet")
+    assert (after.generation.node_id == before.generation.node_id) is not refused
+    assert world.calls("create_preauth_key") == (2 if refused else 1)
+    no_leaks(world, agents=1)
+
+
+async def test_one_whose_volume_holds_a_node_of_a_key_before_is_given_another(world: World) -> None:
+    """So an earlier version left agents behind: their key waited for a node, and their tailscaled came back as the old one."""
+    world.runtime.__class__ = NeverJoins
+    async with world.running():
+        agent_id = (await world.create()).record.agent.id
+        await world.until(agent_id, State.STARTED)
+        nodes = []
+        for installation, machine in ((INSTALLATION, f"mkey:{agent_id}/1"), ("another", "mkey:theirs")):
+            tags = (TAG_AGENT, agent_tag(agent_id), installation_tag(installation))
+            key = await world.headscale.create_preauth_key(tags=tags, lifetime_seconds=60)
+            nodes.append(await world.headscale.join(key.value, machine_key=machine))
+        world.runtime.__class__ = FakeRuntime
+        after = await world.until(agent_id, State.READY, within=2 * world.settings.key_lifetime_seconds)
+    assert after.generation.node_id not in {node.id for node in nodes}
+    assert {node.id for node in world.nodes} == {after.generation.node_id, nodes[1].id}
 
 
 async def test_what_a_failed_step_left_is_gone_long_before_the_next_full_sweep(world: World) -> None:

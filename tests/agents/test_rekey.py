@@ -8,10 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from elizacloud.agents.containers import REKEY_GAP_SECONDS
-from elizacloud.errors import TooMany
+from elizacloud.errors import Conflict, TooMany
 from elizacloud.states import State
 from elizacloud.store import Record
 from tests.agents.world import World
+from tests.fakes.runtime import NeverJoins
 
 pytestmark = pytest.mark.looptime
 
@@ -64,3 +65,21 @@ async def test_of_two_control_planes_that_are_asked_at_once_one_gives_a_key(worl
     assert sorted(task.result() for task in asking) == [False, True]
     assert world.calls("create_preauth_key") == minted + 1
     assert (await world.record(record.agent.id)).agent.state is State.STARTED
+
+
+async def test_an_instance_that_ended_before_it_joined_gets_one_only_if_its_key_was_refused(world: World) -> None:
+    world.runtime.__class__ = NeverJoins
+    async with world.running():
+        record = await world.until((await world.create()).record.agent.id, State.STARTED)
+    assert record.run is not None
+    assert record.run.runtime_ref is not None
+    token = world.runtime.started[-1][1].join_token
+
+    world.runtime.exits(record.run.runtime_ref, exit_code=78, reason="agent: exit status 78")
+    with pytest.raises(Conflict) as refused:
+        await world.lifecycle.containers.rekey(record.agent.id, token)
+    assert refused.value.reason == "not_needed"
+
+    world.runtime.exits(record.run.runtime_ref, exit_code=78, reason="tailnet: the pre-auth key was refused")
+    given = await world.lifecycle.containers.rekey(record.agent.id, token)
+    assert world.live_keys == [given.key.id]

@@ -196,7 +196,7 @@ class FakeRuntime:
     def _join(self, spec: InstanceSpec, secrets: InstanceSecrets) -> None:
         volume = _volume(spec.labels)
         if secrets.preauth_key is None and volume not in self.joined_volumes:
-            self.exits(_ref(spec.labels), exit_code=EXIT_KEY_DEAD, reason="no pre-auth key and no node identity")
+            self.exits(_ref(spec.labels), exit_code=EXIT_KEY_DEAD, reason="tailnet: no pre-auth key and no node identity")
             return
         self.joined_volumes.add(volume)
         if self._joins is not None:

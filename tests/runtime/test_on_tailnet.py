@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.model import TAG_AGENT, AgentSpec
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Instance, Phase
+from elizacloud.runtime.protocol import Instance, Phase
 from tests.contract.headscale_servers import RealMachine, RealRig, parameters, rig_of
 from tests.contract.runtimes import ProcessRig, process_rig, secrets
 from tests.runtime.tailnet import WITHIN_SECONDS, address_of, agent_on, ask, key_for
@@ -123,7 +123,7 @@ async def test_a_dead_key_is_the_exit_code_that_asks_for_a_new_one(server: RealR
     await rig.runtime.start(ref, secrets(preauth_key=minted.value.get_secret_value()))
 
     instance = await ended(rig, ref)
-    assert instance.exit_code == EXIT_KEY_DEAD
+    assert instance.key_is_dead
     assert "pre-auth key" in instance.reason
 
     await rig.runtime.start(ref, secrets(preauth_key=await key_for(server, of)))

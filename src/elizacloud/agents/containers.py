@@ -22,7 +22,6 @@ from elizacloud.agents.steps.launching import EXTERNAL_KEY_LIFETIME_SECONDS, for
 from elizacloud.errors import Conflict, Invalid, NotFound, TooMany
 from elizacloud.headscale.protocol import MintedKey
 from elizacloud.model import Run
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, Phase
 from elizacloud.states import State, Wanted
 from elizacloud.store import Record
 
@@ -83,7 +82,7 @@ class Containers:
         raise Conflict("cannot accept the address: Headscale has another one for this node", code="address_differs")
 
     async def rekey(self, agent_id: str, token: SecretStr) -> Rekeyed:
-        """A new key for the same generation, when its node is missing or its instance ended with exit code 78.
+        """A new key for the same generation, when its node is missing or its instance ended with a dead key.
 
         Raises Conflict `not_needed` otherwise, TooMany, and what Headscale's client raises.
         """
@@ -133,7 +132,7 @@ class Containers:
             return await self._parts.place.headscale.get_node(generation.node_id) is None
         if run is not None and run.runtime_ref is not None:
             instance = await self._parts.place.runtime.inspect(run.runtime_ref)
-            return instance is not None and instance.phase is Phase.EXITED and instance.exit_code == EXIT_KEY_DEAD
+            return instance is not None and instance.key_is_dead
         nodes = await self._parts.place.headscale.list_nodes()
         return self._key_is_over(run) and not any(has_joined(node, generation) for node in nodes)
 

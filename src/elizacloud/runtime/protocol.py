@@ -61,7 +61,10 @@ class Phase(StrEnum):
 
 
 EXIT_KEY_DEAD = 78
-"""Exit code of an instance whose pre-auth key was refused: ask for a re-key (EX_CONFIG of sysexits.h)."""
+"""Exit code of an instance whose pre-auth key was refused: ask for a re-key (EX_CONFIG of sysexits.h, so agents use it, too)."""
+
+OF_TAILNET = "tailnet: "
+"""How the reason of an instance begins that its way to the tailnet ended, and not its agent."""
 
 STOPPED = "stopped"
 """Reason of an instance that did not end by itself: somebody asked for it, or its host went in good order."""
@@ -77,6 +80,11 @@ class Instance:
     exit_code: int | None = None
     reason: str = ""
     started_at: datetime | None = None
+
+    @property
+    def key_is_dead(self) -> bool:
+        """It ended because its pre-auth key was refused, or because it had none and the node of its state is not known."""
+        return self.exit_code == EXIT_KEY_DEAD and self.reason.startswith(OF_TAILNET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.model import AGENT_PORT, TAG_AGENT, AgentSpec
 from elizacloud.runtime.docker.building import wrap
 from elizacloud.runtime.docker.labels import Role, name_of, network_name
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, Instance, InstanceSpec, Phase
+from elizacloud.runtime.protocol import STOPPED, Instance, InstanceSpec, Phase
 from elizacloud.tailnet import dial
 from tests.contract.docker_runtime import EMBEDDED, DockerRig, docker_rig
 from tests.contract.headscale_servers import RealMachine, RealRig, parameters, rig_of
@@ -178,7 +178,7 @@ async def test_a_dead_key_is_the_exit_code_that_asks_for_a_new_one(server: RealR
     await rig.runtime.start(ref, secrets(preauth_key=minted.value.get_secret_value()))
 
     instance = await ended(rig, ref)
-    assert instance.exit_code == EXIT_KEY_DEAD
+    assert instance.key_is_dead
     assert "mint a new pre-auth key" in instance.reason
 
     await rig.runtime.start(ref, secrets(preauth_key=await key_for(server, of)))
@@ -196,7 +196,7 @@ async def test_a_node_that_was_deleted_asks_for_a_new_key(server: RealRig, relay
     await rig.runtime.start(ref, secrets(preauth_key=None))
 
     instance = await ended(rig, ref)
-    assert instance.exit_code == EXIT_KEY_DEAD
+    assert instance.key_is_dead
     assert "mint a new pre-auth key" in instance.reason
 
 

@@ -76,6 +76,15 @@ def test_how_it_ended(sidecar: tuple[Any, ...], agent: tuple[Any, ...], code: in
     assert (instance.exit_code, instance.reason) == (code, reason)
 
 
+def test_only_the_tailnets_own_word_is_that_the_key_is_dead() -> None:
+    (whole,) = units_of([container(Role.WHOLE, "exited", 78)])
+
+    assert seen(("exited", 78), ("exited", 137), last_words="cannot join the tailnet").key_is_dead
+    assert whole.seen("cannot join the tailnet").key_is_dead
+    assert not seen(("exited", 137), ("exited", 78)).key_is_dead
+    assert not whole.seen("the agent ended, with status 78").key_is_dead
+
+
 def test_an_agent_that_used_too_much_memory_is_told_so() -> None:
     assert seen(("exited", 137), ("exited", 137), OOMKilled=True).reason == "agent: out of memory"
 

@@ -179,7 +179,7 @@ async def why_ended(parts: Parts, record: Record) -> str | None:
 
 
 def end_reason(instance: Instance) -> str:
-    """As it is stored with the run; `exit 78` at its begin is what a dead key is known by."""
+    """As it is stored with the run; launching.KEY_DEAD at its begin is what a dead key is known by."""
     if instance.reason == STOPPED:
         return f"{STOPPED_BY_US}: its host was"
     code = "unknown" if instance.exit_code is None else str(instance.exit_code)

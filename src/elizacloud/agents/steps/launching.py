@@ -4,7 +4,7 @@ next act, and each act is preceded by a look, so that a crash anywhere is taken 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -15,10 +15,11 @@ from elizacloud.agents.identity import drift, has_joined, pinned
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.volume import begin_generation, volume_is_lost
+from elizacloud.agents.together import for_each
 from elizacloud.errors import Error, RuntimeRefused
-from elizacloud.headscale.protocol import MintedKey
+from elizacloud.headscale.protocol import MintedKey, Node
 from elizacloud.model import TAG_AGENT, Generation, Run, agent_hostname, agent_tag, installation_tag
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, InstanceSpec, Labels, Phase
+from elizacloud.runtime.protocol import EXIT_KEY_DEAD, OF_TAILNET, InstanceSpec, Labels, Phase
 from elizacloud.states import State, Step
 from elizacloud.store import Record
 
@@ -27,6 +28,8 @@ T = TypeVar("T")
 EXTERNAL_KEY_LIFETIME_SECONDS = 3600.0
 """A person starts it by hand; the key is single-use all the same."""
 EARLIER_RUN_GRACE_SECONDS = 10.0
+KEY_DEAD = f"exit {EXIT_KEY_DEAD}: {OF_TAILNET}"
+"""How the end reason of a run begins whose key was refused. An agent that ends with the same status says so otherwise."""
 
 
 async def mint_key(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
@@ -213,11 +216,13 @@ async def _begin_anew(parts: Parts, record: Record, reason: str) -> Outcome:
     """Back to the start, with the key expired and the node forgotten: the next one is found by the next key."""
     record = await retire_key(parts, record)
     parts.handover.drop(record.agent.id)
-    if (joined := await joined_unseen(parts, record)) is not None:
+    nodes = await _nodes_unseen(parts, record)
+    if (joined := _joined_as(parts, record, nodes)) is not None:
         to = State.STOPPED if record.agent.state is State.STOPPED else State.STOPPING
         reason = "it had joined before its instance ended"
         await parts.journal.save(record, step="find node", to=to, reason=reason, generation=joined)
         return Moved()
+    await _delete_own(parts, record, nodes)
     generation = forget_node(record.generation)
     await parts.journal.save(record, step="begin anew", to=State.REQUESTED, reason=reason, generation=generation)
     parts.untidy.set()
@@ -229,32 +234,48 @@ async def joined_unseen(parts: Parts, record: Record) -> Generation | None:
 
     The node is on the volume, and tailscaled would come back as it whatever key it is given.
     """
-    generation, run = record.generation, record.run
-    if generation.node_id is not None or run is None or run.started_at is None:
-        return None
-    nodes = await parts.place.headscale.list_nodes()
-    node = next((node for node in nodes if has_joined(node, generation)), None)
-    return pinned(generation, node, parts.now()) if node is not None else None
+    return _joined_as(parts, record, await _nodes_unseen(parts, record))
+
+
+async def _nodes_unseen(parts: Parts, record: Record) -> Sequence[Node]:
+    """All nodes, when the agent's last run may have joined as one of them and nobody saw it."""
+    run = record.run
+    if record.generation.node_id is not None or run is None or run.started_at is None:
+        return ()
+    return await parts.place.headscale.list_nodes()
+
+
+def _joined_as(parts: Parts, record: Record, nodes: Sequence[Node]) -> Generation | None:
+    node = next((node for node in nodes if has_joined(node, record.generation)), None)
+    return pinned(record.generation, node, parts.now()) if node is not None else None
+
+
+async def _delete_own(parts: Parts, record: Record, nodes: Sequence[Node]) -> None:
+    """Delete those that are the agent's by tag and that it is not to be: its tailscaled would come back as one, and wait for a
+    key of before."""
+    tags = {agent_tag(record.agent.id), installation_tag(parts.place.installation_id)}
+    own = [] if record.agent.external else [node for node in nodes if tags <= set(node.tags)]
+    if own:
+        await parts.memory.check_headscale()  # on another one they are another's with the same tags
+        await for_each((node.id for node in own), parts.place.headscale.delete_node, "delete node")
 
 
 async def _why_lost(parts: Parts, record: Record) -> str | None:
     """Why the agent cannot come back as the node that it was, or None when it can. One that is its own still, but is not what
-    it was, is deleted: the restart is its owner's word that it may be."""
+    it was or was refused, is deleted: its tailscaled would come back as this node, whatever key it is given."""
     generation, run = record.generation, record.run
     assert generation.node_id is not None
-    if run is not None and (run.end_reason or "").startswith(f"exit {EXIT_KEY_DEAD}"):
-        return "the tailnet refused it; a new key is minted"
     node = await parts.place.headscale.get_node(generation.node_id)
     if node is None:
         await parts.memory.check_headscale()  # on another one nobody's node is
         return "its node was deleted; a new key is minted"
     changed = drift(node, generation)
-    if not changed:
+    if not changed and not (run is not None and (run.end_reason or "").startswith(KEY_DEAD)):
         return None
-    if node.machine_key == generation.machine_key:
-        # Its tailscaled would come back as this node, whatever key it is given.
+    if not changed or node.machine_key == generation.machine_key:
         await parts.place.headscale.delete_node(node.id)
-    return f"its node changed: {changed}; a new key is minted"
+    why = f"its node changed: {changed}" if changed else "the tailnet refused it"
+    return f"{why}; a new key is minted"
 
 
 async def _check_deaths(parts: Parts, record: Record) -> None:

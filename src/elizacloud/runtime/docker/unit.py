@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any
 
 from elizacloud.runtime.docker.labels import Role, read, ref_of
-from elizacloud.runtime.protocol import STOPPED, Instance, Labels, Phase
+from elizacloud.runtime.protocol import OF_TAILNET, STOPPED, Instance, Labels, Phase
 
 KILLED = 128 + signal.SIGKILL
 TOLD_TO_END = 128 + signal.SIGTERM
@@ -123,15 +123,18 @@ class Unit:
             return agent.exit_code, _why_embedded_ended(agent, last_words)
         if self.sidecar_ended_it:
             assert sidecar is not None
-            return sidecar.exit_code, f"tailnet: {last_words or f'the sidecar ended: exit status {sidecar.exit_code}'}"
+            return (
+                sidecar.exit_code,
+                f"{OF_TAILNET}{last_words or f'the sidecar ended: exit status {sidecar.exit_code}'}",
+            )
         if agent is None or not agent.ended:
-            return (sidecar.exit_code if sidecar else None), "tailnet: the sidecar was killed"
+            return (sidecar.exit_code if sidecar else None), f"{OF_TAILNET}the sidecar was killed"
         if sidecar is not None and sidecar.ended and sidecar.exit_code == TOLD_TO_END:
             return agent.exit_code, STOPPED
         if agent.out_of_memory:
             return agent.exit_code, "agent: out of memory"
         if sidecar is not None and sidecar.out_of_memory:
-            return sidecar.exit_code, "tailnet: out of memory"
+            return sidecar.exit_code, f"{OF_TAILNET}out of memory"
         return agent.exit_code, f"agent: exit status {agent.exit_code}"
 
 
@@ -142,7 +145,7 @@ def _why_embedded_ended(agent: Container, last_words: str) -> str:
     if agent.out_of_memory:
         return "agent: out of memory"
     if agent.exit_code in INIT_CODES and last_words and not last_words.startswith(SAID_OF_AGENT):
-        return f"tailnet: {last_words}"
+        return f"{OF_TAILNET}{last_words}"
     return f"agent: exit status {agent.exit_code}"
 
 

@@ -21,7 +21,7 @@ from elizacloud.processes.usage import usage_of_trees
 from elizacloud.runtime.environment import Listen, agent_environment
 from elizacloud.runtime.process.membership import Report, be_member
 from elizacloud.runtime.process.volume import Volume
-from elizacloud.runtime.protocol import EXIT_KEY_DEAD, STOPPED, InstanceSecrets, InstanceSpec, Usage
+from elizacloud.runtime.protocol import EXIT_KEY_DEAD, OF_TAILNET, STOPPED, InstanceSecrets, InstanceSpec, Usage
 from elizacloud.tailnet import JoinPrefs, KeyRefused, LocalApi, Tailscaled
 from elizacloud.tailnet.tailscaled import udp_port_of
 
@@ -109,7 +109,7 @@ class Unit:
         except* UnitEnded as group:
             ended = _first(group)
         except* KeyRefused as group:
-            ended = UnitEnded(EXIT_KEY_DEAD, f"tailnet: {_first(group)}")
+            ended = UnitEnded(EXIT_KEY_DEAD, f"{OF_TAILNET}{_first(group)}")
         except* Exception as group:
             # One instance's unforeseen trouble must not end the host, and with it all the others.
             log.exception("unit failed", agent=spec.labels.agent_id)
@@ -129,7 +129,7 @@ class Unit:
 
     async def _until_tailscaled_exits(self) -> None:
         exit_ = await self._tailscaled.wait()
-        raise UnitEnded(EXIT_TAILSCALED, f"tailnet: tailscaled ended: {exit_}")
+        raise UnitEnded(EXIT_TAILSCALED, f"{OF_TAILNET}tailscaled ended: {exit_}")
 
     async def _until_asked_to_stop(self) -> None:
         await self._stop_asked.wait()
