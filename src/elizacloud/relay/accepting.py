@@ -18,12 +18,12 @@ from typing import Any
 import structlog
 
 from elizacloud.relay.headers.forwarded import Peer
+from elizacloud.relay.tls_closing import LONGEST_SECONDS, Closings
 
 logger = structlog.get_logger()
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE_SECONDS = 0.5
-_HANDSHAKE_END_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,16 @@ class Acceptor:
         *,
         handshakes: Handshakes | None,
         on_arrived: Callable[[], None],
+        closings: Closings | None = None,
     ) -> None:
         """Without `handshakes` the listener does not speak TLS."""
         self._listener = listener
         self._protocol = protocol
         self._handshakes = handshakes
         self._on_arrived = on_arrived
+        self._closings = closings or Closings()
         self._loop = asyncio.get_running_loop()
-        self._arrivals: set[asyncio.Task[None]] = set()
+        self._arrivals: set[asyncio.Task[Any]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._open = False
 
@@ -112,22 +114,26 @@ class Acceptor:
 
     async def _shake_hands(self, handshakes: Handshakes, connection: socket.socket, peer: Peer) -> None:
         try:
-            await self._arrive(
+            transport = await self._arrive(
                 connection,
                 ssl=handshakes.context,
                 ssl_handshake_timeout=handshakes.within_seconds,
-                ssl_shutdown_timeout=_HANDSHAKE_END_SECONDS,
+                ssl_shutdown_timeout=LONGEST_SECONDS,
             )
+            if transport is not None:
+                self._closings.watch(transport)
         finally:
             handshakes.ended(peer)
 
-    async def _arrive(self, connection: socket.socket, **tls: Any) -> None:
+    async def _arrive(self, connection: socket.socket, **tls: Any) -> asyncio.Transport | None:
         try:
-            await self._loop.connect_accepted_socket(self._protocol, connection, **tls)
+            transport, _ = await self._loop.connect_accepted_socket(self._protocol, connection, **tls)
         except OSError:  # also a failed handshake (ssl.SSLError), or a late one (ConnectionAbortedError)
             connection.close()
+            return None
+        return transport
 
-    def _arrived(self, task: asyncio.Task[None]) -> None:
+    def _arrived(self, task: asyncio.Task[Any]) -> None:
         self._arrivals.discard(task)
         self._on_arrived()
         if not task.cancelled() and (error := task.exception()) is not None:
