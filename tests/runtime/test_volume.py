@@ -1,5 +1,8 @@
 """The state volume: names that are safe paths, private files, records without secrets."""
 
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +52,34 @@ def test_what_is_no_ref_names_nothing(ref: str) -> None:
 def test_labels_that_are_no_safe_path_are_refused(bad: object) -> None:
     with pytest.raises(RuntimeRefused):
         name_of(bad)  # type: ignore[arg-type]
+
+
+DELETE = """
+import os, sys
+from pathlib import Path
+from elizacloud.runtime.process.volume import Volume
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+volume = Volume(Path(sys.argv[1]), Path(sys.argv[2]))
+deep = volume.places.state / "pkg" / "mod"
+deep.mkdir(parents=True)
+(deep / "file").touch()
+(deep / "away").symlink_to("/")
+for directory in (deep, deep.parent):
+    directory.chmod(0o555)
+volume.delete()
+"""
+
+
+def test_it_goes_also_with_directories_that_nobody_may_write_in(tmp_path: Path) -> None:
+    """Not as root, who may write everywhere."""
+    with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as directory:
+        Path(directory).chmod(0o777)
+        path = Path(directory) / "agents" / "a" / "1"
+        subprocess.run([sys.executable, "-c", DELETE, path, Path(directory) / "run"], check=True, cwd="/")
+        assert not path.exists()
 
 
 def test_everything_in_it_is_private(volume: Volume) -> None:
