@@ -77,6 +77,22 @@ async def test_what_was_made_with_a_token_is_revoked_with_it(store: Store, clock
     assert await store.tokens.list("owner-1") == []
 
 
+async def test_one_token_of_an_owner_is_kept_also_when_it_was_revoked_before(store: Store, clock: Clock) -> None:
+    agent, first, second = await created(store), a_token(1), a_token(2)
+    await store.tokens.create(a_token(3, owner_id="owner-2"))
+    await store.tokens.keep_only(first)
+    await store.tokens.create(
+        a_token(4, agent_id=agent.id, kind=TokenKind.SESSION, parent_id=first.id, scopes=frozenset())
+    )
+    await store.tokens.keep_only(second)
+    assert [token.id for token in await store.tokens.list("owner-1")] == [second.id]
+    assert {token.id for token in await store.tokens.list_live()} == {second.id, "token-3"}, "nor what was made with it"
+    for _ in range(2):
+        await store.tokens.keep_only(first)
+        assert await store.tokens.list("owner-1") == [first]
+    assert {token.id for token in await store.tokens.list_live()} == {first.id, "token-3"}
+
+
 async def test_dead_tokens_are_forgotten_in_batches(store: Store, clock: Clock) -> None:
     soon = clock() + timedelta(seconds=10)
     for number in range(1, 6):

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from elizacloud.errors import NotFound
 from elizacloud.model import ApiToken, TokenKind
 from elizacloud.store import rows, tables
-from elizacloud.store.database import Database
+from elizacloud.store.database import Database, insert_or_ignore
 from elizacloud.store.owners import ensure_owner
 
 _TOKENS = tables.tokens
@@ -29,6 +30,19 @@ class Tokens:
             await ensure_owner(connection, token.owner_id, self._clock())
             await connection.execute(sa.insert(_TOKENS).values(rows.token_to_row(token)))
         return token
+
+    async def keep_only(self, token: ApiToken) -> None:
+        """Make this the one API token of its owner, also when it was revoked before; all others of that owner are revoked."""
+        this = _TOKENS.c.sha256 == token.sha256
+        others = (_TOKENS.c.owner_id == token.owner_id) & ~this & _TOKENS.c.revoked_at.is_(None)
+        async with self._database.write() as connection:
+            await ensure_owner(connection, token.owner_id, self._clock())
+            await insert_or_ignore(connection, _TOKENS, rows.token_to_row(token))
+            await connection.execute(
+                sa.update(_TOKENS).where(this).values(revoked_at=None, expires_at=token.expires_at)
+            )
+            revoked = sa.update(_TOKENS).where(others).values(revoked_at=self._clock()).returning(_TOKENS.c.id)
+            await self._revoke_made_with(connection, list(await connection.scalars(revoked)))
 
     async def by_sha256(self, sha256: str) -> ApiToken | None:
         """The token of that value, also when it is revoked or expired; None when there never was one."""
@@ -64,15 +78,15 @@ class Tokens:
             )
             row = (await connection.execute(sa.select(_TOKENS).where(mine))).mappings().one_or_none()
             if row is not None:
-                # After the token itself: a ticket that is being redeemed holds it until its session is there.
-                await connection.execute(
-                    sa.update(_TOKENS)
-                    .where(_TOKENS.c.parent_id == token_id, _TOKENS.c.revoked_at.is_(None))
-                    .values(revoked_at=self._clock())
-                )
+                await self._revoke_made_with(connection, [token_id])
         if row is None:
             raise NotFound(f"cannot find the token {token_id}")
         return rows.token_from_row(row)
+
+    async def _revoke_made_with(self, connection: AsyncConnection, token_ids: Collection[str]) -> None:
+        """After the tokens themselves: a ticket that is being redeemed holds its token until its session is there."""
+        made = _TOKENS.c.parent_id.in_(token_ids) & _TOKENS.c.revoked_at.is_(None)
+        await connection.execute(sa.update(_TOKENS).where(made).values(revoked_at=self._clock()))
 
     async def revoke_of_agent(self, agent_id: str) -> Sequence[ApiToken]:
         """Revoke all tokens bound to the agent; returns those that were not revoked before."""
