@@ -22,6 +22,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _look_for_clients_that_vanished(listener)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
@@ -35,6 +36,15 @@ def listening_socket(host: str, port: int) -> socket.socket:
     listener.set_inheritable(True)
     listener.setblocking(False)
     return listener
+
+
+def _look_for_clients_that_vanished(listener: socket.socket) -> None:
+    """Find them within two minutes, also on silent streams. Connections inherit it from their listener (tcp(7))."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+    # No TCP_USER_TIMEOUT: that also ends a client that is there, but has not read for as long.
 
 
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:
