@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from elizacloud.agents.backoff import LONGEST_SECONDS, backoff_seconds, died, quick_deaths
+from elizacloud.agents.backoff import HOST_STOPPED, LONGEST_SECONDS, backoff_seconds, quick_deaths
 from elizacloud.model import Run
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -40,13 +40,11 @@ def test_jitter_moves_the_upper_half_only(chance: float) -> None:
         ([run(), run(3600), run()], 1),
         ([run(reason="stopped: as wanted")], 0),
         ([run(), run(reason="stopped: as wanted"), run()], 1),
+        ([run(reason=HOST_STOPPED)], 0),
+        ([run(reason=HOST_STOPPED), run(), run()], 2),
+        ([run(reason=HOST_STOPPED), run(reason=HOST_STOPPED), run(reason=HOST_STOPPED)], 2),
+        ([run(reason=HOST_STOPPED), run(3600, HOST_STOPPED), run(reason=HOST_STOPPED)], 0),
     ],
 )
 def test_only_quick_deaths_in_a_row_count(runs: list[Run], deaths: int) -> None:
     assert quick_deaths(runs) == deaths
-
-
-def test_a_run_that_was_stopped_did_not_die() -> None:
-    assert died(run())
-    assert not died(run(reason="stopped: its node was deleted"))
-    assert not died(run(None))

@@ -24,6 +24,7 @@ from tests.fakes.runtime import (
     KeyIsDead,
     LosesAnswers,
     NeverJoins,
+    StopsAtOnce,
 )
 
 pytestmark = pytest.mark.looptime
@@ -280,6 +281,16 @@ async def test_an_instance_that_its_host_stopped_is_started_again_and_did_not_di
         told = [event.reason for event in await store.events.after(0, agent_id=agent_id, limit=100)]
     assert "stopped: its host was" in told
     assert not [reason for reason in told if "ended soon" in reason]
+
+
+async def test_an_agent_that_ends_as_if_its_host_had_stopped_it_is_started_more_and_more_seldom(store: Store) -> None:
+    world = World(store, StopsAtOnce())
+    async with world.running():
+        agent_id = (await world.create()).record.agent.id
+        record = await world.until(agent_id, lambda agent: agent.failure is not None and agent.failure.attempts >= 5)
+    assert record.agent.failure is not None
+    assert record.agent.failure.code == "instance_died"
+    assert len(world.runtime.started) == 6, "the first one is started again at once"
 
 
 async def test_a_refused_key_is_replaced(store: Store) -> None:

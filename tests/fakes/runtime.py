@@ -14,6 +14,7 @@ from elizacloud.errors import NotFound, RuntimeRefused, RuntimeUnavailable
 from elizacloud.model import utc_now
 from elizacloud.runtime.protocol import (
     EXIT_KEY_DEAD,
+    STOPPED,
     Instance,
     InstanceSecrets,
     InstanceSpec,
@@ -196,7 +197,9 @@ class FakeRuntime:
     def _join(self, spec: InstanceSpec, secrets: InstanceSecrets) -> None:
         volume = _volume(spec.labels)
         if secrets.preauth_key is None and volume not in self.joined_volumes:
-            self.exits(_ref(spec.labels), exit_code=EXIT_KEY_DEAD, reason="tailnet: no pre-auth key and no node identity")
+            self.exits(
+                _ref(spec.labels), exit_code=EXIT_KEY_DEAD, reason="tailnet: no pre-auth key and no node identity"
+            )
             return
         self.joined_volumes.add(volume)
         if self._joins is not None:
@@ -278,6 +281,13 @@ class KeyIsDead(DiesAtOnce):
 
     exit_code = EXIT_KEY_DEAD
     reason = "tailnet: the pre-auth key was refused"
+
+
+class StopsAtOnce(DiesAtOnce):
+    """The agent makes its end look like a stop of its host."""
+
+    exit_code = 0
+    reason = STOPPED
 
 
 class DiesAfterJoin(FakeRuntime):

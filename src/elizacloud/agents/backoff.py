@@ -33,20 +33,28 @@ def is_within(seconds: float, since: datetime, now: datetime) -> bool:
 
 
 def quick_deaths(runs: Sequence[Run]) -> int:
-    """How many runs in a row, from the newest one back, died soon after they started. `runs` has the newest first."""
-    deaths = 0
+    """How many runs in a row, from the newest one back, died soon after they started. `runs` has the newest first.
+
+    The stop of a host counts from the second one on: a host that is started again gets all its agents back at once, and an
+    agent that can make its end look like a stop of its host gains one start by it.
+    """
+    deaths, host_stops = 0, 0
     for run in runs:
-        if run.started_at is None or run.ended_at is None or not died(run):
+        if run.started_at is None or run.ended_at is None or was_stopped_by_us(run):
             break
         if run.ended_at - run.started_at > timedelta(seconds=QUICK_DEATH_SECONDS):
             break
-        deaths += 1
-    return deaths
+        if run.end_reason == HOST_STOPPED:
+            host_stops += 1
+        else:
+            deaths += 1
+    return deaths + max(0, host_stops - 1)
 
 
 STOPPED_BY_US = "stopped"
-"""The end reason of a run that did not die: its owner or a repair stopped it."""
+"""How the end reason of a run begins that did not die: its owner, a repair or its host stopped it."""
+HOST_STOPPED = f"{STOPPED_BY_US}: its host was"
 
 
-def died(run: Run) -> bool:
-    return run.ended_at is not None and not (run.end_reason or "").startswith(STOPPED_BY_US)
+def was_stopped_by_us(run: Run) -> bool:
+    return (run.end_reason or "").startswith(STOPPED_BY_US) and run.end_reason != HOST_STOPPED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from elizacloud.agents.backoff import STOPPED_BY_US
+from elizacloud.agents.backoff import HOST_STOPPED
 from elizacloud.agents.identity import drift, pinned
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.launching import retire_key
@@ -181,7 +181,7 @@ async def why_ended(parts: Parts, record: Record) -> str | None:
 def end_reason(instance: Instance) -> str:
     """As it is stored with the run; launching.KEY_DEAD at its begin is what a dead key is known by."""
     if instance.reason == STOPPED:
-        return f"{STOPPED_BY_US}: its host was"
+        return HOST_STOPPED
     code = "unknown" if instance.exit_code is None else str(instance.exit_code)
     return f"exit {code}: {instance.reason}" if instance.reason else f"exit {code}"
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, died, quick_deaths, seconds_until
+from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, quick_deaths, seconds_until, was_stopped_by_us
 from elizacloud.agents.identity import drift, has_joined, pinned
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
@@ -281,7 +281,7 @@ async def _why_lost(parts: Parts, record: Record) -> str | None:
 async def _check_deaths(parts: Parts, record: Record) -> None:
     """Raise StepFailed while it is too early to try again, because the last runs died soon after they started."""
     run, agent = record.run, record.agent
-    if run is None or run.ended_at is None or not died(run):
+    if run is None or run.ended_at is None or was_stopped_by_us(run):
         return
     runs = [run]
     while len(runs) < LOOK_BACK_RUNS and runs[-1].number > 1:
