@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from elizacloud.agents.backoff import STOPPED_BY_US
-from elizacloud.errors import StoreUnavailable
+from elizacloud.errors import RuntimeRefused, StoreUnavailable
 from elizacloud.model import AgentSpec
 from elizacloud.runtime.protocol import STOPPED
 from elizacloud.states import State, Wanted
@@ -399,6 +399,57 @@ async def test_an_agent_that_is_ready_stays_reachable_while_all_else_is_down(wor
         world.headscale.down, world.runtime.answers = False, True
         await world.passes(600)
         assert (await world.record(record.agent.id)).agent.failure is None
+
+
+async def test_a_look_that_takes_too_long_is_no_failure_of_a_ready_agent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_: str) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async with world.running():
+        agent_id = (await world.ready()).agent.id
+        monkeypatch.setattr(world.runtime, "inspect", never)
+        world.lifecycle._driver.wake(agent_id)
+        await world.passes(3600)
+        agent = (await world.record(agent_id)).agent
+    assert (agent.state, agent.failure) == (State.READY, None)
+
+
+async def test_a_failed_look_at_a_ready_agent_is_taken_back_by_a_good_one_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuses(_: str) -> None:
+        raise RuntimeRefused("cannot look at the instance: the disk is full")
+
+    async with world.running():
+        agent_id = (await world.ready()).agent.id
+        with monkeypatch.context() as patch:
+            patch.setattr(world.runtime, "inspect", refuses)
+            world.lifecycle._driver.wake(agent_id)
+            await world.until(agent_id, lambda agent: agent.failure is not None)
+        world.headscale.down = True
+        await world.passes(3600)
+        assert (await world.record(agent_id)).agent.failure is not None, "its node could not be looked at"
+        world.headscale.down = False
+        agent = (await world.until(agent_id, lambda agent: agent.failure is None)).agent
+    assert (agent.state, agent.run) == (State.READY, 1)
+
+
+async def test_a_paused_agent_whose_node_changed_says_so_until_it_is_undone(world: World) -> None:
+    async with world.running():
+        agent_id = (await world.ready()).agent.id
+        await world.lifecycle.operations.pause(agent_id, ANN)
+        await world.until(agent_id, State.PAUSED)
+        node = world.nodes[0]
+        world.headscale._nodes[node.id] = replace(node, preauth_key_id="999")
+        await world.until(agent_id, lambda agent: agent.failure is not None)
+        for _ in range(100):
+            await world.passes(5)
+            assert (await world.record(agent_id)).agent.failure is not None
+        world.headscale._nodes[node.id] = node
+        agent = (await world.until(agent_id, lambda agent: agent.failure is None)).agent
+    assert (agent.state, agent.run) == (State.PAUSED, 1)
 
 
 async def test_a_node_that_was_deleted_behind_our_back_is_replaced_on_the_same_volume(world: World) -> None:

@@ -42,6 +42,7 @@ LOOK_SECONDS = 20.0
 """The longest that one look may take; the step itself may be due for as long as the table of states says."""
 OUTAGE_SECONDS = 15.0
 """The longest pause before a try after Headscale, the runtime, the relays or the store did not answer."""
+_WELL_AGAIN = "a look found nothing wrong with it any more"
 
 
 @dataclass(slots=True)
@@ -195,6 +196,8 @@ class Driver:
             except LeaseLost:
                 raise
             except TimeoutError:
+                if due is None:  # it is where it is wanted, and nothing more is known
+                    return parts.settings.poll_seconds
                 late = StepFailed("it took too long", code="step_timeout")
                 return await self._fail(parts, agent_id, due, late)
             except Error as error:
@@ -208,7 +211,10 @@ class Driver:
         if due is None or due.step in LOOKS:
             async with self._looks.turn(record.agent.owner_id), asyncio.timeout(LOOK_SECONDS):
                 if due is None:
-                    return await rest(parts, record, suspected=suspected)
+                    outcome = await rest(parts, record, suspected=suspected)
+                    if isinstance(outcome, Later) and not outcome.blind and record.agent.failure is not None:
+                        await parts.journal.save(record, step="check", reason=_WELL_AGAIN, failure=None)
+                    return outcome
                 return await STEPS[due.step](parts, record, waiting)
         if record.agent.failure is not None and record.agent.failure.step == due.step:
             self._parts.metrics.step_retries.labels(due.step.value).inc()

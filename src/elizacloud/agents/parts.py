@@ -36,6 +36,8 @@ class Later:
     """Not yet, or nothing to do: look again after so many seconds (None: only when woken)."""
 
     seconds: float | None
+    blind: bool = False
+    """Something that the look needed did not answer, so nothing is known."""
 
 
 Outcome = Moved | Later

@@ -108,9 +108,10 @@ async def check(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
     if record.agent.state not in (State.READY, State.PAUSED):
         return Later(None)
     try:
-        return await _check(parts, record, suspected=suspected)
+        # A look that failed is made again with all that it looked at, before the failure is taken back.
+        return await _check(parts, record, suspected=suspected or record.agent.failure is not None)
     except Unavailable:
-        return Later(parts.settings.poll_seconds)
+        return Later(parts.settings.poll_seconds, blind=True)
 
 
 async def _check(parts: Parts, record: Record, *, suspected: bool) -> Outcome:

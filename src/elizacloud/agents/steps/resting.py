@@ -55,9 +55,9 @@ async def rest(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
                 await _archive(parts, record, decision.why)
             except Unavailable as error:
                 log.warning("not archived yet", agent=record.agent.id, reason=str(error))
-                return Later(REFUSED_SECONDS)
+                return Later(REFUSED_SECONDS, blind=True)
             return Moved()
-    return Later(_sooner(parts, decision, outcome.seconds))
+    return Later(_sooner(parts, decision, outcome.seconds), outcome.blind)
 
 
 async def decision_of(parts: Parts, record: Record) -> Decision:
