@@ -27,6 +27,7 @@ from elizacloud.states import State
 
 PREFIX = "/api/v1/agents"
 WAIT_MAX_SECONDS = 120
+"""The relay waits a little longer for the answer (API_ANSWER_SECONDS of relay/destination.py)."""
 _JOINED = frozenset({State.JOINED, State.READY})
 _PREFER_WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,4})\"?", re.IGNORECASE)
 
@@ -156,7 +157,7 @@ def _wait_seconds(wait: float | None, prefer: str | None, default: float) -> flo
             return min(float(found.group(1)), WAIT_MAX_SECONDS)
         if "respond-async" in prefer.lower():
             return 0.0
-    return default
+    return min(default, WAIT_MAX_SECONDS)
 
 
 def _with_environment(answer: Answer, status: int) -> Response:

@@ -23,6 +23,9 @@ from elizacloud.relay.upstream import UpstreamConnection
 from elizacloud.relay.uses import OpenStream
 from elizacloud.upstreams import Upstream
 
+API_ANSWER_SECONDS = 180.0
+"""Until the API's answer begins: it may wait for two minutes for an agent (WAIT_MAX_SECONDS of api/agents.py)."""
+
 
 class Destination(Protocol):
     """`kind` is a metric's label. `began` and `ended` frame the exchange, whatever becomes of it."""
@@ -30,6 +33,8 @@ class Destination(Protocol):
     kind: str
     flow: Flow | None
     """Holds the bytes to a rate; None when nothing does."""
+    answer_seconds: float | None
+    """The longest time until the answer begins; None for the one that is set for agents."""
 
     def began(self) -> None: ...
 
@@ -79,6 +84,7 @@ class ToAgentDestination:
         "selects_ours",
         "stream",
     )
+    answer_seconds: float | None = None
 
     def __init__(self, front: ToAgent, request: Request, shared: ToAgents) -> None:
         self.kind = "agent"
@@ -224,6 +230,7 @@ class Uncounted:
 
     __slots__ = ()
     flow: Flow | None = None
+    answer_seconds: float | None = API_ANSWER_SECONDS
 
     def began(self) -> None:
         pass

@@ -33,6 +33,7 @@ _OUTCOMES = ("", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx")
 
 class Exchange(Passing):
     __slots__ = (
+        "_answer_seconds",
         "_connect_seconds",
         "_connecting",
         "_destination",
@@ -59,6 +60,7 @@ class Exchange(Passing):
         self._request = request
         self._head = head = request.head
         self._destination = destination
+        self._answer_seconds = destination.answer_seconds or surroundings.first_byte_timeout_seconds
         self._upgrade = hygiene.upgrade_of(head, framing)
         self._connecting: asyncio.Task[None] | None = None
         self._reused = False
@@ -111,7 +113,7 @@ class Exchange(Passing):
         connection.write(head, may_wait=self._surroundings.writes_may_wait())
         self._sent_at = perf_counter()
         if self._request_done:
-            connection.expect_answer(self._surroundings.first_byte_timeout_seconds)
+            connection.expect_answer(self._answer_seconds)
         else:
             self._client.take_body()
 
@@ -124,7 +126,7 @@ class Exchange(Passing):
             return
         if self._framing.kind is Kind.CHUNKED:
             connection.write(LAST_CHUNK + hygiene.trailer_lines(trailers, to_agent=True) + b"\r\n")
-        connection.expect_answer(self._surroundings.first_byte_timeout_seconds)
+        connection.expect_answer(self._answer_seconds)
 
     def client_gone(self) -> None:
         """The client left: nothing more is wanted from the upstream."""
@@ -236,7 +238,7 @@ class Exchange(Passing):
 
     def answer_late(self) -> None:
         self._connection = None
-        self._refuse(answer_to_late(self._destination.kind, self._surroundings.first_byte_timeout_seconds))
+        self._refuse(answer_to_late(self._destination.kind, self._answer_seconds))
 
     def upstream_full(self) -> None:
         connection = self._connection

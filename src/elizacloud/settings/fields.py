@@ -107,7 +107,7 @@ class Settings(RelaySettings, DockerSettings, IdleSettings):
     devcontrol_bin: Path | None = Field(None, description="A devcontrol binary to use.")
 
     create_wait_seconds: Seconds = Field(
-        30, description="How long POST /api/v1/agents waits for the join before it answers 202."
+        30, description="How long POST /api/v1/agents waits for the join before it answers 202; 120 at most."
     )
     creates_per_minute: int = Field(
         240,
