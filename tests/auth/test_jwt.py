@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -143,7 +144,7 @@ def test_ours_must_be_of_its_type(verifier: Verifier, clock: Clock, typ: Any) ->
     assert reason(verifier, OURS.signed(ours(clock), typ=typ)) == "invalid_token"
 
 
-@pytest.mark.parametrize("typ", [ASSERTION_TYP, "logout+jwt", "dpop+jwt", "secevent+jwt", 1])
+@pytest.mark.parametrize("typ", [ASSERTION_TYP, "logout+jwt", "dpop+jwt", "secevent+jwt", 1, ["jwt"], [], {}])
 def test_theirs_must_not_be_of_another_type(verifier: Verifier, clock: Clock, typ: Any) -> None:
     assert reason(verifier, THEIRS.signed(theirs(clock), typ=typ)) == "invalid_token"
 
@@ -241,6 +242,25 @@ def test_rubbish_is_refused_and_no_crash(verifier: Verifier, token: str) -> None
 
 def test_a_huge_token_is_refused_unread(verifier: Verifier, clock: Clock) -> None:
     assert reason(verifier, OURS.signed(ours(clock, more="x" * 10_000))) == "invalid_token"
+
+
+ODD: tuple[Any, ...] = (None, 0, 1.5, True, "", "\ud800", [], [[]], ["x"], {}, {"a": []})
+
+
+@pytest.mark.parametrize("name", ["alg", "kid", "typ", "crit", "b64", "jwk", "x5c", "cty"])
+def test_a_header_of_any_type_is_no_crash(verifier: Verifier, clock: Clock, name: str) -> None:
+    for forge, claims in ((OURS, ours(clock)), (THEIRS, theirs(clock))):
+        for odd in ODD:
+            with contextlib.suppress(Unauthenticated):  # many say nothing to us, and the token is good
+                verifier.verify(forge.signed(claims, **{name: odd}))
+
+
+@pytest.mark.parametrize("name", ["iss", "aud", "sub", "exp", "nbf", "iat", "jti", "tid"])
+def test_a_claim_of_any_type_is_no_crash(verifier: Verifier, clock: Clock, name: str) -> None:
+    for forge, claims in ((OURS, ours(clock)), (THEIRS, theirs(clock))):
+        for odd in ODD:
+            with contextlib.suppress(Unauthenticated):
+                verifier.verify(forge.signed(claims | {name: odd}))
 
 
 # What is remembered

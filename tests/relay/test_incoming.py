@@ -1,7 +1,11 @@
 import asyncio
 
+import pytest
+from structlog.testing import capture_logs
+
+from elizacloud.auth.jwt import Claims, Verifier
 from elizacloud.relay.reading import READ_BYTES
-from tests.relay.conftest import Cloud, RawAgent, request, soon, until
+from tests.relay.conftest import Cloud, RawAgent, request, soon, until, upstream
 
 UPGRADE = "Connection: Upgrade\r\nUpgrade: x\r\n"
 SWITCHED = b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
@@ -41,3 +45,22 @@ async def test_what_an_upgraded_client_sent_before_it_left_reaches_the_agent(clo
     await until(lambda: bool(turns._lines))
     client.close()
     assert await soon(got) == b"last words"
+
+
+async def test_a_bug_that_a_request_meets_ends_nobody_elses(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def met(verifier: Verifier, token: str) -> Claims:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Verifier, "verify", met)
+    silent = RawAgent(b"")
+    cloud.agent(silent)
+    other, client = await cloud.client(), await cloud.client()
+    client.send(request() + request(token="eyJhbGciOiJFZERTQSJ9.e30.AA"))
+    await until(lambda: bool(silent.heads))
+    cloud.agent(RawAgent())
+    cloud.worker._surroundings.turns._left = 64.0  # the second begins in the step that ends the first
+    with capture_logs() as logged:
+        cloud.hub.publish(upstream(run=2))
+        await until(lambda: cloud.metrics.clients == 1)
+    assert [line["event"] for line in logged] == ["a connection is cut: what came on it met a bug"]
+    assert (await soon(other.ask(request()))).status == 200

@@ -76,6 +76,16 @@ def test_owners_take_turns_however_much_each_has(loop: Loop) -> None:
     assert list(loop.rest()) == ["a b c a", "b a b a", "a a a"]
 
 
+def test_what_fails_in_its_turn_holds_up_nobody(loop: Loop) -> None:
+    def fails(size: int) -> None:
+        raise RuntimeError("a bug")
+
+    loop.come("a", 4)
+    loop.turns.now("b", 1, fails)
+    loop.come("c", 2)
+    assert loop.turn() == "c c"
+
+
 def test_long_bodies_take_turns_with_requests(loop: Loop) -> None:
     loop.come("a", size=256 << 10)
     assert loop.order == ["a"]

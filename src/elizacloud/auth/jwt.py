@@ -27,7 +27,7 @@ LONGEST_LIFETIME_SECONDS = 86400
 LEEWAY_SECONDS = 30
 """How far clocks may be apart. An end is not put off by it."""
 
-_THEIR_TYPES = frozenset({None, "jwt", "at+jwt", "application/at+jwt"})
+_THEIR_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _CACHED = 4096
 
 
@@ -84,7 +84,7 @@ class Verifier:
             return seen[0]
         try:
             claims, issuer = self._checked(token, digest, now)
-        except Invalid as error:
+        except (Invalid, TypeError, ValueError) as error:  # whoever made it chose what is where, of whatever type
             raise _refused("it is malformed, or says what is not accepted") from error
         if len(self._verified) >= _CACHED:
             self._verified.clear()
@@ -121,8 +121,8 @@ class Verifier:
 
 def _check_typ(typ: Any, *, own: bool) -> None:
     """RFC 8725 section 3.11: an assertion, a logout token or the like is never taken for a token of access."""
-    good = typ == TYP if own else (typ.lower() if isinstance(typ, str) else typ) in _THEIR_TYPES
-    if not good:
+    theirs = typ is None or (isinstance(typ, str) and typ.lower() in _THEIR_TYPES)
+    if not (typ == TYP if own else theirs):
         raise _refused("it is of another type")
 
 

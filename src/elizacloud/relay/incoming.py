@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 
+import structlog
+
 from elizacloud.errors import Error
 from elizacloud.relay.answers import OwnAnswer, answer_to, answer_to_bad
 from elizacloud.relay.client_state import State
@@ -19,6 +21,8 @@ from elizacloud.relay.intake import Intake
 from elizacloud.relay.reading import BOUNDED, BoundedReads, room_for
 from elizacloud.relay.server_settings import ServerSettings
 from elizacloud.relay.turns import BULK_BYTES, Turns
+
+logger = structlog.get_logger()
 
 _HELD_BYTES = 64 << 10
 
@@ -125,6 +129,11 @@ class Incoming(BoundedReads):
             self._refuse(answer_to_bad(error))
         except Error as error:
             self._refuse(answer_to(error))
+        except Exception as error:  # this client's, which must not end whatever made us go on with it
+            logger.error("a connection is cut: what came on it met a bug", exc_info=error)
+            self._state = State.DISCARD
+            self._held = b""
+            self._transport.abort()
         finally:
             self._advancing = False
         if self._held or self._paused or self._state is State.BODY:

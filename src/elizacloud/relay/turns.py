@@ -11,6 +11,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+import structlog
+
+logger = structlog.get_logger()
+
 BULK_BYTES = 32 << 10
 """Of so many bytes that wait the source is not read on meanwhile."""
 _EVENT = 0.5
@@ -95,4 +99,7 @@ class Turns:
             self._left -= _EVENT + size * _BYTES
             if self._left <= 0:
                 self._call_soon(self._looked)
-            take(size)
+            try:
+                take(size)
+            except Exception as error:  # this one's, and others wait behind it
+                logger.error("what came could not be taken in its turn", exc_info=error)
