@@ -129,3 +129,17 @@ async def test_a_lost_one_is_forgotten(pool: Pool) -> None:
     connection.connection_lost(None)
     assert pool.lease() is None
     assert pool.empty
+
+
+async def test_one_that_was_lost_before_the_pool_knew_it_is_not_counted() -> None:
+    async def dial() -> UpstreamConnection:
+        connection, transport = UpstreamConnection(), Transport()
+        connection.connection_made(transport)
+        transport.close()
+        connection.connection_lost(None)
+        return connection
+
+    pool = Pool(dial)
+    assert (await pool.connect()).closed
+    assert pool.connections() == (0, 0)
+    assert pool.empty

@@ -48,10 +48,12 @@ class Pool:
         return None
 
     async def connect(self) -> UpstreamConnection:
-        """A new connection, of the epoch in which the dial began: compare before it is used."""
+        """A new connection, of the epoch in which the dial began: compare before it is used. It may be closed again."""
         epoch = self.epoch
         connection = await self._dial()
         connection.epoch = epoch
+        if connection.closed:
+            return connection  # it may be lost already, between the dial and here: nobody would tell us
         connection.on_lost = self._lost
         self._all.add(connection)
         return connection
