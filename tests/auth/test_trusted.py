@@ -199,6 +199,31 @@ def test_keys_for_other_uses_are_left_out() -> None:
     assert keys_of(jwks(*others, good)) == (THEIRS.public,)
 
 
+ODD: tuple[Any, ...] = (None, 7, 1.5, True, [], ["sig"], {}, {"a": []}, "", "\ud800", "\u00e9", "\n", "x" * 5000)
+
+
+@pytest.mark.parametrize("member", ["kid", "kty", "alg", "use", "key_ops", "crv", "x", "y", "n", "e"])
+def test_an_odd_member_of_a_key_costs_no_other_key(member: str) -> None:
+    good = a_forge("good").jwk
+    for algorithm in ("EdDSA", "ES256", "RS256"):
+        whole = a_forge("odd", algorithm).jwk
+        odd = [{**whole, member: value} for value in ODD if member in whole or member in ("use", "key_ops")]
+        odd += [{**whole, "use": ["sig"]}, {**whole, "key_ops": "verify"}, {**whole, "key_ops": 7}]
+        assert keys_of(jwks(*odd, good)) == keys_of(jwks(good))
+
+
+@pytest.mark.parametrize("error", [TypeError("unhashable"), RecursionError(), KeyError("keys"), OSError(28, "full")])
+async def test_whatever_goes_wrong_in_a_look_ends_nothing(relays: FakeRelays, error: Exception) -> None:
+    async def fetch(url: str) -> bytes:
+        raise error
+
+    issuer = TrustedIssuer(issuer=THEIR_NAME, jwks_url="https://a.example/", audience="cloud")
+    trusting = TrustedIssuers([issuer], relays, ours=OUR_NAME, fetch=fetch)
+    await trusting.refresh()
+    assert not await trusting.seek(THEIR_NAME)
+    assert trusting.known == {}
+
+
 def test_a_key_without_an_algorithm_has_the_one_of_its_kind() -> None:
     for algorithm in ("EdDSA", "ES256", "RS256"):
         forge = a_forge("k", algorithm)

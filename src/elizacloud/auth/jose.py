@@ -80,16 +80,16 @@ def check_signature(token: str, key: PublicKey) -> None:
 
 def public_key(jwk: Mapping[str, Any]) -> PublicKey:
     """The key of a JWKS without what nobody needs, pinned to its algorithm; Invalid when it cannot check signatures."""
-    kid, kind = jwk.get("kid"), jwk.get("kty")
-    if not isinstance(kid, str) or not 0 < len(kid) <= 256 or kind not in _PUBLIC_MEMBERS:
+    kid, kind, operations = _text(jwk, "kid"), _text(jwk, "kty"), jwk.get("key_ops", ["verify"])
+    if not 0 < len(kid) <= 256 or kind not in _PUBLIC_MEMBERS:
         raise Invalid("cannot use this key: it has no kid, or is not an asymmetric one")
-    if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
+    if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         raise Invalid("cannot use this key: it is not for signatures")
-    algorithm = jwk.get("alg", _IMPLIED.get(str(jwk.get("crv")), "RS256"))
+    algorithm = _text(jwk, "alg", _IMPLIED.get(str(jwk.get("crv")), "RS256"))
     fits = algorithm in _RSA if kind == "RSA" else algorithm in _CURVES and _CURVES[algorithm] == jwk.get("crv")
     if not fits:
         raise Invalid("cannot use this key: its algorithm is not one that is accepted, or not for this kind of key")
-    public = {name: jwk.get(name) for name in _PUBLIC_MEMBERS[kind]} | {"kty": kind, "kid": kid, "alg": algorithm}
+    public = {name: _text(jwk, name) for name in _PUBLIC_MEMBERS[kind]} | {"kty": kind, "kid": kid, "alg": algorithm}
     text = json.dumps(public, sort_keys=True)
     _imported(text)
     return PublicKey(kid, text)
@@ -117,6 +117,14 @@ def new_private_key() -> tuple[str, SecretStr]:
 
 def public_part(private_jwk: SecretStr) -> PublicKey:
     return public_key(json.loads(private_jwk.get_secret_value()))
+
+
+def _text(jwk: Mapping[str, Any], name: str, default: str = "") -> str:
+    """A member of a key that is text. Visible ASCII only: JSON may hold half a surrogate pair, which nobody can encode."""
+    found = jwk.get(name, default)
+    if not isinstance(found, str) or not found.isascii() or not found.isprintable():
+        raise Invalid(f"cannot use this key: its {name} is not plain text")
+    return found
 
 
 @lru_cache(maxsize=512)

@@ -118,6 +118,9 @@ class TrustedIssuers:
         except Error as error:
             log.warning("no keys of a trusted issuer", issuer=name, reason=str(error), kept=name in self._known)
             return False
+        except Exception:  # what others publish must not end us, whatever it is
+            log.exception("no keys of a trusted issuer", issuer=name, kept=name in self._known)
+            return False
         if self._tell(issuer, keys):
             self._kept.save({self._issuers[name].jwks_url: known.keys for name, known in self._known.items()})
         return True
