@@ -2,6 +2,9 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,3 +41,25 @@ async def test_the_one_that_is_not_ready_in_time_is_named(tmp_path: Path) -> Non
         with pytest.raises(Unavailable, match=r"cannot start control plane: it was not ready within 0\.1 s"):
             await ready_or_exit(kept, forever(), within_seconds=0.1)
         await children.stop()
+
+
+async def test_a_child_that_cannot_be_supervised_ends_the_group(tmp_path: Path) -> None:
+    @contextmanager
+    def impossible() -> Iterator[None]:
+        raise Misconfigured("cannot be started here")
+        yield
+
+    with pytest.raises(ExceptionGroup) as failed:
+        async with asyncio.TaskGroup() as group:
+            children = Children(group, tmp_path)
+            well = children.keep(python("well", "import signal; signal.pause()"))
+            await well.started()
+            children.keep(replace(python("ill", ""), starting=impossible))
+            await forever()
+    assert failed.group_contains(Misconfigured, match="cannot be started here")
+    assert well.child is not None
+    assert well.child.exit is None
+    with pytest.raises(ExceptionGroup) as told:
+        await children.stop()
+    assert told.group_contains(Misconfigured, match="cannot be started here")
+    assert well.child.exit is not None

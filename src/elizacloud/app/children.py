@@ -62,7 +62,10 @@ class Kept:
 
 
 class Children:
-    """Owns the supervision tasks; `stop` ends all, newest first. An error of one ends the group that it was given."""
+    """Owns the supervision tasks; `stop` ends all, newest first. An error of one ends the group that it was given.
+
+    They are not the group's own: an error in it would cancel them all at once, and `stop` a second time, which is a kill.
+    """
 
     def __init__(self, group: asyncio.TaskGroup, logs: Path) -> None:
         self._group = group
@@ -93,18 +96,28 @@ class Children:
         async def run() -> None:
             await supervise(spec.name, start, hook=kept.hear, grace_seconds=spec.grace_seconds)
 
-        kept.task = self._group.create_task(run(), name=f"supervise {spec.name}")
+        kept.task = asyncio.create_task(run(), name=f"supervise {spec.name}")
         self._kept.append(kept)
+        self._group.create_task(_end_of(kept.task), name=f"end of {spec.name}")
         return kept
 
     async def stop(self) -> None:
-        """Stop every child, the newest first, and wait for each."""
+        """Stop every child, the newest first, and wait for each. Raises, at the end, a group of their errors."""
+        errors: list[BaseException] = []
         while self._kept:
             kept = self._kept.pop()
             if kept.task is not None:
                 kept.task.cancel()
                 await asyncio.wait([kept.task])
+                if not kept.task.cancelled() and (error := kept.task.exception()):
+                    errors.append(error)
             kept.log.close()
+        if errors:
+            raise BaseExceptionGroup("cannot keep or end children", errors)
+
+
+async def _end_of(supervision: asyncio.Task[None]) -> None:
+    await asyncio.shield(supervision)
 
 
 async def ready_or_exit(children: Sequence[Kept], ready: Awaitable[None], *, within_seconds: float) -> None:

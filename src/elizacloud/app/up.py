@@ -80,24 +80,31 @@ async def _run(
     cloud = _Cloud(settings, data, config)
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
-    async with asyncio.TaskGroup() as group:
-        stopping = group.create_task(stop.wait(), name="wait for a signal")
-        starting = group.create_task(cloud.start(group), name="start")
-        renewing = group.create_task(cloud.renew(signals.renew), name="wait for SIGHUP")
-        try:
+    try:
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(stop.wait(), name="wait for a signal")
+            starting = group.create_task(cloud.start(group), name="start")
+            group.create_task(cloud.renew(signals.renew), name="wait for SIGHUP")
             await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done() and not stop.is_set():
                 await _announce(starting.result(), cloud, data, ready_file)
                 await stop.wait()
             log.info("stopping")
-        finally:
-            for task in (stopping, starting, renewing):
-                task.cancel()
-            await asyncio.wait({starting})
+            raise _Stopping
+    except* _Stopping:
+        pass
+    finally:
+        # After the group, so that no error of its tasks can break off the stop.
+        try:
             await cloud.stop()
+        finally:
             if ready_file is not None:
                 ready_file.unlink(missing_ok=True)
             data.run_file.unlink(missing_ok=True)
+
+
+class _Stopping(Exception):
+    """Ends the group and all that watches in it."""
 
 
 async def _announce(running: Running, cloud: _Cloud, data: DataDir, ready_file: Path | None) -> None:
@@ -120,7 +127,6 @@ class _Cloud:
         self._children: Children | None = None
         self._headscale: HeadscaleClient | None = None
         self._front: socket.socket | None = None
-        self._watching: list[asyncio.Task[NoReturn]] = []
         self._tailscaled: LocalApi | None = None
         self._relay: Kept | None = None
         self._inside = ""
@@ -194,13 +200,14 @@ class _Cloud:
         return Running(settings.public_url or here, os.getpid(), api_url, kind, version, data.path, self._sockets)
 
     async def stop(self) -> None:
-        for watching in self._watching:
-            watching.cancel()
+        """Stop all that was started; nothing of the group that `start` got may run any more."""
         if self._children is not None:
-            await self._children.stop()
-            if self._settings.runtime == "docker":
-                await stop_agents(self._settings, self._data.installation_id)
-            release_machine(self._settings)
+            try:
+                await self._children.stop()
+            finally:
+                if self._settings.runtime == "docker":
+                    await stop_agents(self._settings, self._data.installation_id)
+                release_machine(self._settings)
         if self._headscale is not None:
             await self._headscale.close()
         if self._tailscaled is not None:
@@ -222,7 +229,7 @@ class _Cloud:
         watching = restart_when_stuck(
             kept, answers, every_seconds=TAILSCALED_EVERY_SECONDS, patience=TAILSCALED_PATIENCE
         )
-        self._watching.append(group.create_task(watching, name=f"health of {kept.name}"))
+        group.create_task(watching, name=f"health of {kept.name}")
 
     async def _start_server(self, server: SupervisedServer, group: asyncio.TaskGroup) -> None:
         assert self._children is not None
@@ -234,7 +241,7 @@ class _Cloud:
         await server.wait_healthy(child, within_seconds=READY_SECONDS, last_words=kept.log.recent)
         self._headscale = await bootstrap(server)
         watching = restart_when_stuck(kept, self._headscale.health)
-        self._watching.append(group.create_task(watching, name=f"health of {kept.name}"))
+        group.create_task(watching, name=f"health of {kept.name}")
 
     def _remote_key(self) -> SecretStr:
         if self._settings.headscale_api_key is None:
