@@ -66,8 +66,8 @@ class Handover:
         if future is not None and not future.done():
             future.set_result(secrets)
 
-    def give_up(self, agent_id: str) -> None:
-        """Nobody waits any more."""
-        future = self._awaited.pop(agent_id, None)
-        if future is not None:
-            future.cancel()
+    def give_up(self, agent_id: str, future: object = None) -> None:
+        """Nobody waits any more; with a future, only if it is the one that is waited for."""
+        if (awaited := self._awaited.get(agent_id)) is not None and future in (None, awaited):
+            del self._awaited[agent_id]
+            awaited.cancel()

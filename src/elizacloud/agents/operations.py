@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,26 +89,25 @@ class Operations:
             updated_at=self._parts.now(),
         )
         generation = Generation(agent.id, 1, created_at=self._parts.now())
-        expected = await self._expect(agent.id) if external else None
-        async with self._creating:
-            self._check_budget(owner_id, "create another agent")
-            if agent_id is None:
-                await check_quota(self._parts.store, self._parts.settings, owner_id, new=True)
-            if not external and not place.runtime.isolates:
-                await self._check_alone(owner_id)
-            if not external and len(place.host_ids) > 1:
-                agents = await self._parts.store.agents.count_by_host()
-                agent = replace(agent, host_id=place.host_for_new(agents))
-            try:
-                await self._parts.store.agents.create(agent, generation, event_reason="requested by its owner")
-            except Conflict as conflict:
-                self._give_up(agent.id, expected)
-                if agent_id is not None and conflict.reason == "agent_exists":
-                    return Answer(await self.get(agent_id, owner_id))
-                raise
-            self._creates.spend(owner_id)
-        self._driver.wake(agent.id)
-        return await self._answer(agent.id, owner_id, expected)
+        async with self._expecting(agent.id, external) as expected:
+            async with self._creating:
+                self._check_budget(owner_id, "create another agent")
+                if agent_id is None:
+                    await check_quota(self._parts.store, self._parts.settings, owner_id, new=True)
+                if not external and not place.runtime.isolates:
+                    await self._check_alone(owner_id)
+                if not external and len(place.host_ids) > 1:
+                    agents = await self._parts.store.agents.count_by_host()
+                    agent = replace(agent, host_id=place.host_for_new(agents))
+                try:
+                    await self._parts.store.agents.create(agent, generation, event_reason="requested by its owner")
+                except Conflict as conflict:
+                    if agent_id is not None and conflict.reason == "agent_exists":
+                        return Answer(await self.get(agent_id, owner_id))
+                    raise
+                self._creates.spend(owner_id)
+            self._driver.wake(agent.id)
+            return await self._answer(agent.id, owner_id, expected)
 
     async def get(self, agent_id: str, owner_id: str) -> Record:
         """The agent; NotFound `agent_not_found` when there is none, when it is gone and when it is another owner's."""
@@ -170,9 +169,9 @@ class Operations:
         if record.agent.wanted is not Wanted.RUNNING:
             await self._check_room(owner_id)
         self._spend_key(record)
-        expected = await self._expect_if_external(agent_id, owner_id)
-        await self._write(agent_id, owner_id, "restart", "its owner wants it restarted", restarted)
-        return await self._answer(agent_id, owner_id, expected)
+        async with self._expecting(agent_id, record.agent.external) as expected:
+            await self._write(agent_id, owner_id, "restart", "its owner wants it restarted", restarted)
+            return await self._answer(agent_id, owner_id, expected)
 
     async def delete(self, agent_id: str, owner_id: str) -> Record:
         """Final: from now on it goes, through all failures, until nothing is left of it. Again is no error."""
@@ -262,14 +261,16 @@ class Operations:
         def change(agent: Agent) -> Agent:
             return agent if agent.wanted is wanted else replace(agent, wanted=wanted, failure=None)
 
+        by_hand = False
         if wanted is Wanted.RUNNING:
             record = await self.get(agent_id, owner_id)
+            by_hand = record.agent.external
             if record.agent.wanted is not wanted:
                 await self._check_room(owner_id)
                 self._spend_key(record)
-        expected = await self._expect_if_external(agent_id, owner_id) if wanted is Wanted.RUNNING else None
-        await self._write(agent_id, owner_id, step, reason, change)
-        return await self._answer(agent_id, owner_id, expected)
+        async with self._expecting(agent_id, by_hand) as expected:
+            await self._write(agent_id, owner_id, step, reason, change)
+            return await self._answer(agent_id, owner_id, expected)
 
     async def _write(
         self, agent_id: str, owner_id: str, step: str, reason: str, change: Callable[[Agent], Agent]
@@ -335,32 +336,30 @@ class Operations:
                 code="not_isolated",
             )
 
-    async def _expect_if_external(self, agent_id: str, owner_id: str) -> Expected | None:
-        record = await self.get(agent_id, owner_id)
-        return await self._expect(agent_id) if record.agent.external else None
+    @asynccontextmanager
+    async def _expecting(self, agent_id: str, by_hand: bool) -> AsyncIterator[Expected | None]:
+        """Inside the block the next secrets of an agent that is started by hand are waited for: from before whoever drives it
+        hears what its owner wants."""
+        expected = await self._expect(agent_id) if by_hand else None
+        try:
+            yield expected
+        finally:
+            if expected is not None:
+                expected.cancel()
+                self._parts.handover.give_up(agent_id, expected)
 
     async def _expect(self, agent_id: str) -> Expected:
-        """Ask for the next secrets of an agent that is started by hand, before whoever drives it hears what its owner wants."""
         if self._elsewhere is None or self._driver.drives(agent_id):
             return self._parts.handover.expect(agent_id)
         return await self._elsewhere.environment(agent_id)
-
-    def _give_up(self, agent_id: str, expected: Expected | None) -> None:
-        if expected is not None:
-            expected.cancel()
-            self._parts.handover.give_up(agent_id)
 
     async def _answer(self, agent_id: str, owner_id: str, expected: Expected | None) -> Answer:
         """The agent as it is now; of one that is started by hand with its environment, if it gets a new one."""
         environment: dict[str, Any] | None = None
         if expected is not None:
-            try:
-                with suppress(TimeoutError, asyncio.CancelledError):
-                    async with asyncio.timeout(HANDOVER_SECONDS):
-                        if (secrets := await expected) is not None:
-                            environment = environment_of(agent_id, self._parts.place, secrets)
-            finally:
-                self._give_up(agent_id, expected)
+            await asyncio.wait({expected}, timeout=HANDOVER_SECONDS)
+            if expected.done() and not expected.cancelled() and (secrets := expected.result()) is not None:
+                environment = environment_of(agent_id, self._parts.place, secrets)
         return Answer(await self.get(agent_id, owner_id), environment)
 
     async def _wait(
