@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from elizacloud.errors import Misconfigured, TailnetUnavailable
-from elizacloud.relay.link import messages
+from elizacloud.relay.link import linked, messages
 from elizacloud.relay.link.hub import Hub
 from elizacloud.upstreams import KnownAgent, PeerSeen, Probe, Snapshot, WakeRefusal
 from tests.relay.link.conftest import FakeWorker, Following, Heard
@@ -149,6 +149,23 @@ async def test_a_lost_worker_whose_process_is_gone_is_no_veto(run_dir: Path) -> 
         )
         child = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
         await child.wait()
+        assert await hub.withdraw(UPSTREAM.agent_id, within_seconds=20) is True
+
+
+async def test_a_lost_worker_whose_process_cannot_be_seen_is_a_veto_for_half_a_minute(
+    run_dir: Path, following: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linked, "_peer_pid", lambda connection: 0)  # so the kernel says of another container's
+    now = 0.0
+    hub = Hub("e1", Heard(), heartbeat_seconds=0.05, clock=lambda: now)
+    async with hub.serve(run_dir / "link"):
+        async with following() as (client, worker):
+            await worker.until(lambda: client.linked)
+        async with hub._changed:
+            await hub._changed.wait_for(lambda: not hub.workers)
+        now = 29.0
+        assert await hub.withdraw(UPSTREAM.agent_id, within_seconds=0.05) is False
+        now = 30.0
         assert await hub.withdraw(UPSTREAM.agent_id, within_seconds=20) is True
 
 

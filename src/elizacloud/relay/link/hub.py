@@ -8,7 +8,6 @@ control plane that lost its database ages as one that is down; its links stay, a
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import socket
 import stat
@@ -25,7 +24,7 @@ import structlog
 from elizacloud.errors import Error, Invalid, Misconfigured, TailnetUnavailable
 from elizacloud.relay.link import messages
 from elizacloud.relay.link.errands import Errands, Registrar
-from elizacloud.relay.link.linked import Answers, LinkedWorker
+from elizacloud.relay.link.linked import Answers, LinkedWorker, Lost
 from elizacloud.upstreams import (
     AssertionKey,
     Change,
@@ -85,8 +84,8 @@ class Hub:
         self._beaten = asyncio.Event()
         self._table = UpstreamTable(epoch=epoch)
         self._workers: dict[str, LinkedWorker] = {}
-        self._lost: dict[str, int] = {}
-        """Workers whose link broke without a goodbye, with their process ids: they may still serve."""
+        self._lost: dict[str, Lost] = {}
+        """They may still serve."""
         self._answers = Answers()
         self._errands = Errands(listener)
         self._changed = asyncio.Condition()
@@ -204,7 +203,7 @@ class Hub:
         try:
             hello = await worker.read_hello()
             await self._join(worker)
-            logger.info("relay worker linked", worker=hello.worker, pid=worker.pid)
+            logger.info("relay worker linked", worker=hello.worker, pid=worker.process.pid)
             while (message := await worker.read()) is not None:
                 self._heard(worker, message)
             reason = "end of stream"
@@ -232,7 +231,7 @@ class Hub:
         if self._workers.get(worker.name) is worker:
             del self._workers[worker.name]
             if not worker.said_goodbye:
-                self._lost[worker.name] = worker.pid
+                self._lost[worker.name] = Lost(worker.process, self._clock())
         async with self._changed:
             self._changed.notify_all()
 
@@ -292,7 +291,7 @@ class Hub:
 
     async def _drained(self, agent_id: str, within_seconds: float) -> bool:
         async with self._changed:
-            # A worker whose link broke may still carry requests: it is waited for, unless its process is gone.
+            # A worker whose link broke may still carry requests: it is waited for, unless it is gone.
             await self._changed.wait_for(lambda: not self._missing())
         async with asyncio.TaskGroup() as tasks:
             asked = [
@@ -308,7 +307,8 @@ class Hub:
         return isinstance(done, messages.DrainDone) and done.idle
 
     def _missing(self) -> bool:
-        self._lost = {name: pid for name, pid in self._lost.items() if _process_lives(pid)}
+        now = self._clock()
+        self._lost = {name: lost for name, lost in self._lost.items() if lost.may_serve(now)}
         return bool(self._lost)
 
     async def _beat(self) -> None:
@@ -353,16 +353,6 @@ def _listen(path: Path) -> socket.socket:
             f"cannot listen for relays at {path}: {error.strerror}; choose another link_socket"
         ) from error
     return listener
-
-
-def _process_lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 if TYPE_CHECKING:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
@@ -20,6 +23,42 @@ Answer = messages.ProbeDone | messages.DrainDone | None
 _HELLO_SECONDS = 5.0
 _BACKLOG_BYTES = 128 << 20
 """Two snapshots of the largest size: a worker with more than this unread is not reading."""
+_LOST_SECONDS = 30.0
+"""A worker that lives tries to link again every other second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A worker's process. An id is used again, so when it started belongs to it."""
+
+    pid: int
+    """0 when it cannot be seen from here: it is in another container."""
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        return cls(pid, _started(pid))
+
+    def lives(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return _started(self.pid) == self.started
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker whose link broke without a goodbye, and when."""
+
+    process: Process
+    at: float
+
+    def may_serve(self, now: float) -> bool:
+        """False when its process has ended, or cannot be seen and had the time to link again."""
+        return self.process.lives() if self.process.pid > 0 else now - self.at < _LOST_SECONDS
 
 
 class LinkedWorker:
@@ -27,7 +66,7 @@ class LinkedWorker:
         self._reader = reader
         self._writer = writer
         self.name = "unknown"
-        self.pid = _peer_pid(writer.get_extra_info("socket"))
+        self.process = Process.of(_peer_pid(writer.get_extra_info("socket")))
         self.said_goodbye = False
 
     async def read_hello(self) -> messages.Hello:
@@ -97,3 +136,11 @@ def _peer_pid(connection: socket.socket) -> int:
     """The process id of the other end, from the kernel (SO_PEERCRED, unix(7))."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[0])
+
+
+def _started(pid: int) -> str:
+    """When it started, in ticks since boot (field 22 of proc(5)'s stat); empty when /proc does not show it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
