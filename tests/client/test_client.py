@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
+import aiohttp
 import pytest
 from pydantic import SecretStr
 
@@ -180,6 +181,15 @@ async def test_logs_come_as_text_or_followed() -> None:
         assert [line async for line in client.logs(agent_id, tail=2)] == ["two", "three"]
         async with aclosing(client.logs(agent_id, tail=1, following=True)) as lines:
             assert await anext(lines) == "three"
+
+
+async def test_logs_that_do_not_come_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOGS", aiohttp.ClientTimeout(total=0.05))
+    api = FakeApi(logs_come=False)
+    async with connected(api) as client, asyncio.timeout(20):
+        with pytest.raises(Unavailable) as failed:
+            [line async for line in client.logs(api.add())]
+    assert failed.value.reason == TIMED_OUT
 
 
 async def test_followed_logs_go_on_after_a_broken_connection_without_old_lines() -> None:

@@ -10,6 +10,7 @@ from elizacloud.client import sse
 from elizacloud.client.sse import Decoder, ServerSentEvent, follow
 from elizacloud.client.transport import UNREACHABLE
 from elizacloud.errors import Forbidden, Unavailable
+from tests.virtual_time import pass_seconds
 
 STREAM = (
     b": comment\r\n"
@@ -44,8 +45,9 @@ def test_a_line_without_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch
 class Streams:
     """Stands for the server: each opening takes the next script, bytes or an error."""
 
-    def __init__(self, *scripts: bytes | Exception | int) -> None:
+    def __init__(self, *scripts: bytes | Exception | int, lasting_seconds: float = 0) -> None:
         self.scripts = list(scripts)
+        self.lasting_seconds = lasting_seconds
         self.last_ids: list[str | None] = []
 
     @asynccontextmanager
@@ -54,17 +56,23 @@ class Streams:
         script = self.scripts.pop(0)
         if isinstance(script, Exception):
             raise script
-        yield _Answer(204 if isinstance(script, int) else 200, b"" if isinstance(script, int) else script)
+        if isinstance(script, int):
+            yield _Answer(script, b"", 0)
+        else:
+            yield _Answer(200, script, self.lasting_seconds)
 
 
 class _Answer:
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, lasting_seconds: float) -> None:
         self.status = status
         self.content = self
         self._body = body
+        self._lasting_seconds = lasting_seconds
 
     async def iter_any(self) -> AsyncIterator[bytes]:
         yield self._body
+        if self._lasting_seconds:
+            await pass_seconds(self._lasting_seconds)
 
 
 LOST = Unavailable("gone", code=UNREACHABLE)
@@ -99,3 +107,15 @@ async def test_a_server_that_stays_away_or_says_nothing_is_given_up(monkeypatch:
         [event async for event in follow(Streams(*[LOST] * 20).open)]
     with pytest.raises(Unavailable, match="ends the stream at once"):
         [event async for event in follow(Streams(*[b""] * 20).open)]
+
+
+@pytest.mark.looptime
+async def test_a_stream_on_which_nothing_happens_is_followed_however_often_it_breaks() -> None:
+    streams = Streams(*[b": still here\n\n"] * 30, b"data: at last\n\n", 204, lasting_seconds=60)
+    assert [event.data async for event in follow(streams.open)] == ["at last"]
+
+
+@pytest.mark.looptime
+async def test_a_server_that_says_hello_and_ends_the_stream_is_given_up() -> None:
+    with pytest.raises(Unavailable, match="ends the stream at once"):
+        [event async for event in follow(Streams(*[b": hello\n\n"] * 20, lasting_seconds=1).open)]

@@ -41,6 +41,7 @@ class FakeApi:
     cut_after_events: int | None = None
     """Break the event stream off after so many events, once."""
     logs_go_on: bool = True
+    logs_come: bool = True
     polls_until_approved: int = 1
     findings: list[dict[str, Any]] = field(default_factory=list)
     held: str | None = None
@@ -208,6 +209,8 @@ class FakeApi:
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         lines = self.logs[-int(request.query["tail"]) :] if request.query["tail"] != "0" else []
+        if not self.logs_come:
+            await asyncio.Event().wait()
         if "follow" not in request.query:
             return web.Response(text="".join(f"{line}\n" for line in lines))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

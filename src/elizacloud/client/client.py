@@ -41,6 +41,7 @@ CATCH_UP_SECONDS = 0.5
 SWEEP_SECONDS = 120.0
 """A sweep ends what it removes, politely at first."""
 
+_LOGS = aiohttp.ClientTimeout(total=60, sock_connect=CONNECT_SECONDS)
 _ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
 _STREAM = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=60)
 
@@ -170,7 +171,7 @@ class Client:
                     query["tail"] = "0"
                     yield event.data
             return
-        async with self._transport.request("GET", path, query={"tail": str(tail)}) as answer:
+        async with self._transport.request("GET", path, query={"tail": str(tail)}, timeout=_LOGS) as answer:
             for line in (await answer.text(errors="replace")).splitlines():
                 yield line
 

@@ -16,6 +16,8 @@ LINE_LIMIT_BYTES = 4 * 1024 * 1024
 _FIRST_RETRY_SECONDS = 0.2
 _LAST_RETRY_SECONDS = 5.0
 _FRUITLESS_RETRIES = 8
+_LASTING_SECONDS = 5.0
+"""A connection that lasted so long was not ended at once; that nothing happens for days is no reason to give up."""
 
 Open = Callable[[str | None], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 """Opens the stream after the event with that id; None is from its beginning."""
@@ -77,8 +79,9 @@ async def follow(
     """The events of a stream, for ever: when the connection breaks, it is opened again after the last event seen.
 
     Ends when the server answers 204 (its way to say "do not come back") and, without `again`, when it ends the stream.
-    Raises what `open_stream` raises, and Unavailable when the server stays away or hands out nothing.
+    Raises what `open_stream` raises, and Unavailable when the server stays away or ends every connection at once.
     """
+    clock = asyncio.get_running_loop().time
     decoder = Decoder(last_id=last_id)
     fruitless = 0
     while True:
@@ -86,10 +89,15 @@ async def follow(
             async with open_stream(decoder.last_id) as answer:
                 if answer.status == 204:
                     return
-                async with aclosing(_events(decoder, answer)) as events:
-                    async for event in events:
+                opened = clock()
+                try:
+                    async with aclosing(_events(decoder, answer)) as events:
+                        async for event in events:
+                            fruitless = 0
+                            yield event
+                finally:
+                    if clock() - opened >= _LASTING_SECONDS:
                         fruitless = 0
-                        yield event
             if not again:
                 return
         except Unavailable as error:

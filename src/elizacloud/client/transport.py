@@ -25,6 +25,7 @@ TIMED_OUT = "timed_out"
 """`Error.reason` when a wait reached its deadline."""
 CALL_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
+CALL = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS)
 
 
 def _with_subclasses(error: type[Error]) -> Iterable[type[Error]]:
@@ -112,7 +113,7 @@ class Transport:
         body: Any = None,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout: aiohttp.ClientTimeout | None = None,
+        timeout: aiohttp.ClientTimeout = CALL,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that succeeded, to be read by the caller. A body is JSON, unless it is bytes or an iterator of bytes.
 
