@@ -5,10 +5,27 @@ Log a fact once, where the state changes. Never log query strings, keys, tokens 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
+
+
+class _Losing:
+    """A file that loses what cannot be written, on a full disk or to a terminal that is gone: no process ends for a log."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
 
 
 def configure_logging(*, level: str = "info", json: bool | None = None, process: str = "") -> None:
@@ -26,7 +43,7 @@ def configure_logging(*, level: str = "info", json: bool | None = None, process:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Losing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     if process:

@@ -156,6 +156,13 @@ def test_a_file_gets_all_lines_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_bytes() == b"line\n" * 5000
 
 
+def test_lines_that_cannot_be_written_are_lost_and_nothing_else() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    write_lines(full, b"line\n")
+    os.close(full)
+    write_lines(-1, b"line\n")
+
+
 async def written_out(log: AccessLog) -> None:
     """What is left is written when the log ends."""
     task = asyncio.create_task(log.run(), name="access log")

@@ -57,9 +57,9 @@ def _to_stderr(lines: str) -> None:
 def write_lines(output: int, lines: bytes) -> None:
     """All workers share the output. The kernel keeps one write to a file together, to a pipe only up to PIPE_BUF: there
     whole lines are written in pieces of that size. Each write lets go of the GIL and has to get it again, so a few."""
-    most = len(lines) if stat.S_ISREG(os.fstat(output).st_mode) else select.PIPE_BUF
     view, at = memoryview(lines), 0
-    with contextlib.suppress(BrokenPipeError):  # whoever read it is gone; requests go on
+    with contextlib.suppress(OSError):  # whoever read it is gone, or its disk is full; requests go on
+        most = len(lines) if stat.S_ISREG(os.fstat(output).st_mode) else select.PIPE_BUF
         while at < len(lines):
             end = len(lines) if len(lines) - at <= most else lines.rfind(b"\n", at, at + most) + 1
             at += os.write(output, view[at : end or len(lines)])
