@@ -81,6 +81,18 @@ def test_the_directory_is_private(cache: Cache) -> None:
     assert cache.root.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("open_to_others", ["", "tool-1", "tool-1/tool"])
+def test_a_program_that_others_could_have_put_there_is_not_found(cache: Cache, open_to_others: str) -> None:
+    directory = cache.root / "tool-1"
+    directory.mkdir(parents=True)
+    (directory / "tool").touch(mode=0o755)
+    assert cache.find("tool-1", "tool") == directory / "tool"
+    assert cache.find("tool-1", "other") is None
+    (cache.root / open_to_others).chmod(0o777)
+    with pytest.raises(CacheUnusable, match="others could put programs into it"):
+        cache.find("tool-1", "tool")
+
+
 def test_a_directory_that_others_can_write_is_refused(cache: Cache) -> None:
     cache.root.mkdir()
     cache.root.chmod(0o777)

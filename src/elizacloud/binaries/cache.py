@@ -74,6 +74,14 @@ class Cache:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
+    def find(self, name: str, kind: str) -> Path | None:
+        """The program of that artefact, if it is there. Raises CacheUnusable when others could have put it there."""
+        program = self.path(name) / kind
+        if not program.is_file():
+            return None
+        self._check(self.root, program.parent, program)
+        return program
+
     def partial(self, name: str) -> Path:
         return self._directory("partial") / name
 
@@ -95,13 +103,17 @@ class Cache:
         with self._explained():
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.mkdir(mode=0o700, exist_ok=True)
-            status = self.root.stat()
-        if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+        self._check(self.root)
+        return directory
+
+    def _check(self, *paths: Path) -> None:
+        with self._explained():
+            open_to_others = any(others_may_change(path) for path in paths)
+        if open_to_others:
             raise CacheUnusable(
                 f"cannot use the cache directory {self.root}: others could put programs into it; "
                 "make it yours (chown) and writable by you only (chmod 700)"
             )
-        return directory
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -111,6 +123,12 @@ class Cache:
             raise CacheUnusable(
                 f"cannot use the cache directory {self.root}: {error.strerror}; set ELIZACLOUD_CACHE_DIR to another one"
             ) from error
+
+
+def others_may_change(path: Path) -> bool:
+    """Whether somebody but us and root may write to what lies there. Raises OSError."""
+    status = path.stat()
+    return status.st_uid not in (0, os.geteuid()) or bool(status.st_mode & stat.S_IWOTH)
 
 
 def _try_lock(descriptor: int) -> bool:

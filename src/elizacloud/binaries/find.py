@@ -151,7 +151,7 @@ class Binaries:
     async def _cached(self, kind: Kind) -> Binary | None:
         for name in (self._release_name, self._build_name):
             directory = name(kind)
-            if directory and (path := self._cache.path(directory) / kind).is_file():
+            if directory and (path := self._cache.find(directory, kind)):
                 return await self._checked(kind, path, Source.CACHE)
         return None
 

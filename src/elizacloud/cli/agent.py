@@ -220,7 +220,7 @@ async def events(
 @command
 async def logs(
     agent_id: AgentId,
-    tail: Annotated[int, typer.Option(help="How many of the last lines to show.", min=0, max=100_000)] = 100,
+    tail: Annotated[int, typer.Option(help="How many of the last lines to show.", min=0, max=10_000)] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     owner: Owner = None,
     as_json: AsJson = False,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from elizacloud.binaries import BinaryUnsupported
+from elizacloud.binaries.cache import others_may_change
 from elizacloud.binaries.versions import Kind, ask
 from elizacloud.cli.checks.check import Check, fail, ok, warn
 from elizacloud.cli.checks.facts import Facts, Running
@@ -88,7 +89,8 @@ def _without_headscale(headscale: Finding, devcontrol: Finding) -> Finding:
 def _candidates(kind: Kind, cache: Path) -> Iterator[Path]:
     if found := shutil.which(kind):
         yield Path(found)
-    yield from sorted(path for path in cache.glob(f"*/{kind}") if os.access(path, os.X_OK))
+    cached = sorted(path for path in cache.glob(f"*/{kind}") if os.access(path, os.X_OK))
+    yield from (path for path in cached if not any(map(others_may_change, (cache, path.parent, path))))
 
 
 def data_dir_finding(path: Path, *, free_bytes: int | None = None, filesystem: str | None = None) -> Finding:
