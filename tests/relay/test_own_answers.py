@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from elizacloud.relay.limits import LimitSettings
+from elizacloud.relay.upstream import UpstreamConnection
 from tests.relay.conftest import Answer, Cloud, RawAgent, refuse, request, soon
 from tests.relay.test_worker import problem
 
@@ -203,3 +205,16 @@ async def test_an_answer_that_is_cut_cannot_be_marked_so_its_connection_ends(clo
     client.send(request())
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await soon(client.answer())
+
+
+async def test_a_bug_on_the_way_to_the_agent_is_answered_too(cloud: Cloud) -> None:
+    async def met(ip: str, port: int) -> UpstreamConnection:
+        raise RuntimeError("what nobody foresaw")
+
+    cloud.worker._reach._dialer = met
+    with capture_logs() as logged:
+        answer = await cloud.ask(request())
+    assert (answer.status, problem(answer.body)) == (500, (500, "internal"))
+    assert b"foresaw" not in answer.body
+    assert [line["event"] for line in logged] == ["a request met a bug on its way to the upstream"]
+    assert cloud.metrics.in_flight == 0

@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import errno
+import os
 
 import pytest
 
@@ -105,3 +107,12 @@ async def test_an_agent_that_hangs_is_left(cloud: Cloud) -> None:
 async def test_the_control_plane_asks_over_the_link(cloud: Cloud) -> None:
     cloud.agent(health(200, b'{"ready":true}'))
     assert await cloud.hub.probe(upstream(), within_seconds=20) == Probe(200, True)
+
+
+async def test_what_the_system_refuses_is_said_too(cloud: Cloud) -> None:
+    async def no_file(ip: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    cloud.worker._find_path = no_file
+    probe = await cloud.hub.probe(upstream(), within_seconds=20)
+    assert (probe.status, probe.error) == (None, "cannot ask the agent: Too many open files")

@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import Callable
 from time import perf_counter
 
+import structlog
+
 from elizacloud.errors import Error
 from elizacloud.relay.answers import OwnAnswer, answer_to, answer_to_full, answer_to_late, answer_to_lost
 from elizacloud.relay.client import Client
@@ -26,6 +28,8 @@ from elizacloud.relay.http1.head import AnswerHead, Field
 from elizacloud.relay.passing import Passing
 from elizacloud.relay.surroundings import Surroundings
 from elizacloud.relay.upstream import UpstreamConnection
+
+logger = structlog.get_logger()
 
 _SAFE_TO_REPEAT = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _OUTCOMES = ("", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx")
@@ -96,6 +100,11 @@ class Exchange(Passing):
         except Error as error:
             self._connecting = None
             self._refuse(answer_to(error))
+            return
+        except Exception as error:  # else nobody would answer the client
+            logger.error("a request met a bug on its way to the upstream", exc_info=error)
+            self._connecting = None
+            self._refuse(answer_to(Error("cannot answer: the relay met a bug; its log has the details")))
             return
         # In the same step of the event loop as the last look at the netmap: no await before the head is written.
         self._connecting = None

@@ -41,6 +41,8 @@ async def probe(reach: Reach, upstream: Upstream, *, within_seconds: float, find
         return Probe(None, error=f"no answer in {within_seconds:g} s")
     except Error as error:
         return Probe(None, error=str(error))
+    except OSError as error:  # the worker has no descriptor left, or the like: a probe must not end the link
+        return Probe(None, error=f"cannot ask the agent: {error.strerror}")
 
 
 async def _ask(connection: UpstreamConnection, upstream: Upstream) -> Probe:

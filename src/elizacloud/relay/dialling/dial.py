@@ -62,6 +62,12 @@ class TcpDialer:
         self._connections: set[UpstreamConnection] = set()
 
     async def __call__(self, ip: str, port: int) -> UpstreamConnection:
+        try:
+            return await self._dial(ip, port)
+        except OSError as error:
+            raise _error_of(_answer_of(error)) from error
+
+    async def _dial(self, ip: str, port: int) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         made = socket.socket(
             socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
@@ -72,9 +78,6 @@ class TcpDialer:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(made, (ip, port))
             _, connection = await loop.create_connection(lambda: _Tunnelled(self._connections), sock=made)
-        except OSError as error:
-            made.close()
-            raise _error_of(_answer_of(error)) from error
         except BaseException:
             made.close()
             raise
