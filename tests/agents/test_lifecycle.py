@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from elizacloud.agents.backoff import STOPPED_BY_US
-from elizacloud.errors import RuntimeRefused, StoreUnavailable
+from elizacloud.errors import Conflict, RuntimeRefused, StoreUnavailable, Unauthenticated
 from elizacloud.model import AgentSpec
 from elizacloud.runtime.protocol import STOPPED
 from elizacloud.states import State, Wanted
@@ -554,6 +556,48 @@ async def test_many_at_once_all_become_ready_and_then_go(world: World) -> None:
         for agent_id in ids:
             await world.until(agent_id, State.GONE)
     no_leaks(world)
+
+
+async def test_nothing_is_kept_of_agents_that_are_gone_or_never_were(world: World) -> None:
+    driver, containers = world.lifecycle._driver, world.lifecycle.containers
+    async with world.running():
+        for number in range(3):
+            record = await world.ready(f"agent-{number}")
+            reporting = containers.report_address(
+                record.agent.id, world.runtime.started[-1][1].join_token, "100.64.9.9"
+            )
+            with pytest.raises(Conflict):
+                await reporting
+            await world.lifecycle.operations.delete(record.agent.id, ANN)
+            await world.until(record.agent.id, State.GONE)
+            with pytest.raises(Unauthenticated):
+                await containers.rekey(f"nobody-{number}", SecretStr("a guess"))
+            await world.passes(60)
+    gc.collect()
+    assert not driver._places
+    assert not driver._turns
+    assert not driver._timers
+    assert len(containers._looked_at) == 1, "those of before went when the last one came"
+
+
+async def test_a_write_that_is_overtaken_without_end_is_tried_again_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, left = world.store.agents.save, 10
+
+    async def overtaken(*arguments: Any, **named: Any) -> Any:
+        nonlocal left
+        if left:
+            left -= 1
+            raise Conflict("cannot write the agent: it was changed meanwhile", code="stale")
+        return await save(*arguments, **named)
+
+    monkeypatch.setattr(world.store.agents, "save", overtaken)
+    async with world.running():
+        agent_id = (await world.create()).record.agent.id
+        agent = (await world.until(agent_id, State.READY, within=10)).agent
+    assert agent.failure is None
+    assert left == 0
 
 
 async def test_the_driver_survives_a_store_that_fails_for_a_while(

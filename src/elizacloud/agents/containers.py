@@ -48,6 +48,7 @@ class Containers:
         self._driver = driver
         self._hints = hints
         self._looked_at: dict[str, datetime] = {}
+        """By agent, the latest last: when a look was made for its report, of those too young for another one."""
 
     async def report_address(self, agent_id: str, token: SecretStr, address: str) -> bool:
         """True when Headscale has that address for it; False when Headscale has none yet; Conflict when it differs.
@@ -119,8 +120,10 @@ class Containers:
             return None
 
     def _may_look(self, agent_id: str) -> bool:
-        now, before = self._parts.now(), self._looked_at.get(agent_id)
-        if before is not None and is_within(REPORT_GAP_SECONDS, before, now):
+        now = self._parts.now()
+        while self._looked_at and not is_within(REPORT_GAP_SECONDS, next(iter(self._looked_at.values())), now):
+            del self._looked_at[next(iter(self._looked_at))]
+        if agent_id in self._looked_at:
             return False
         self._looked_at[agent_id] = now
         return True

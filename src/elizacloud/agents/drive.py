@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -65,7 +66,8 @@ class Driver:
         """By agent, oldest first: whether something odd was seen about it."""
         self._changed = asyncio.Event()
         self._at_work: set[str] = set()
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Those that somebody has or waits for: containers may ask for a turn by any id."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._places: dict[str, _Place] = {}
         self._lost: dict[str, int] = {}
@@ -118,6 +120,8 @@ class Driver:
                         if (hold := self._holds.of(agent_id)) is not None:
                             self._at_work.add(agent_id)
                             tasks.create_task(self._work(agent_id, suspected, hold), name=f"agent {agent_id}")
+                        else:
+                            self._forget(agent_id)
         finally:
             for agent_id in list(self._timers):
                 self._forget_timer(agent_id)
@@ -179,6 +183,7 @@ class Driver:
             try:
                 record = await parts.journal.load(agent_id)
             except NotFound:
+                self._forget(agent_id)
                 return None
             if record.agent.state is State.GONE:
                 self._forget(agent_id)
@@ -193,6 +198,7 @@ class Driver:
             except Conflict as conflict:
                 if conflict.reason != "stale":
                     return await self._fail(parts, agent_id, due, conflict)
+                continue
             except LeaseLost:
                 raise
             except TimeoutError:
@@ -276,7 +282,7 @@ class Driver:
 
     def _forget(self, agent_id: str) -> None:
         self._places.pop(agent_id, None)
-        self._turns.pop(agent_id, None)
+        self._lost.pop(agent_id, None)
         self._forget_timer(agent_id)
 
     def _forget_timer(self, agent_id: str) -> None:

@@ -91,7 +91,7 @@ async def confirm_gone(parts: Parts, record: Record, waiting: Waiting) -> Outcom
     parts.lookout.forget(agent.id)
     parts.uses.forget(agent.id)
     parts.handover.drop(agent.id)
-    return Later(None)
+    return Moved()
 
 
 async def _stop_instances(parts: Parts, record: Record) -> set[str]:
