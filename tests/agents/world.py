@@ -25,9 +25,9 @@ from tests.fakes.headscale import FakeHeadscale, JoinRefused
 from tests.fakes.relays import FakeRelays
 from tests.fakes.runtime import FakeRuntime
 from tests.fakes.store import CELL, HOST
+from tests.fakes.store import INSTALLATION as INSTALLATION
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
-INSTALLATION = "inst1"
 JOIN_SECONDS = 0.2
 ANN = "ann"
 

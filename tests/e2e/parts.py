@@ -124,6 +124,20 @@ class Parts:
             return
         raise AssertionError(f"{name} lives")
 
+    async def replace_control_server(self) -> None:
+        """From now on there is another one of devcontrol's at the same address, which has its own keys and no node of ours."""
+        await self.kill("control server")
+        (self.data.control_server / "state.json").unlink()
+        await self.start("control server")
+        await self._client.close()
+        self._client = await bootstrap(self._server)
+
+    async def join_relay(self) -> None:
+        """As after `replace_control_server`: a tailscaled that starts learns that its node is not there, and joins."""
+        await self.kill("tailscaled")
+        await self.start("tailscaled")
+        await self._node.join(self._client)
+
     async def until_ready(self) -> None:
         """Return when the front door says that everything behind it is ready."""
         async with aiohttp.ClientSession() as session, asyncio.timeout(WITHIN_SECONDS):

@@ -1,4 +1,4 @@
-"""Two control planes, each with relays of its own, on one PostgreSQL, one control server and one process host."""
+"""Control planes, each with relays of its own, on one PostgreSQL, one control server and one process host."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import pytest
 from pydantic import SecretStr
 
 from elizacloud.client import Client
+from elizacloud.errors import Error, Unavailable
 from elizacloud.processes import Child, LogFile, spawn
 from elizacloud.settings import child_environment
 from elizacloud.states import State
@@ -57,6 +58,11 @@ class Second:
     async def __aexit__(self, *error: object) -> None:
         await self._stack.aclose()
 
+    async def restart_control_plane(self) -> None:
+        self.serve.kill()
+        await self.serve.stop()
+        self.serve = await self._spawn("serve")
+
     async def _spawn(self, role: str) -> Child:
         log = LogFile(self._parts.directory / f"second-{role}.log")
         self._stack.callback(log.close)
@@ -70,15 +76,18 @@ class Second:
         return child
 
 
+def shared_settings(database_url: str) -> dict[str, str]:
+    return {
+        "database_url": database_url,
+        "secret_key": b64encode(secrets.token_bytes(32)).decode(),
+        "operator_token": f"ecop_{secrets.token_urlsafe(32)}",
+    }
+
+
 @asynccontextmanager
 async def two_control_planes(database_url: str) -> AsyncIterator[tuple[Parts, Second, str]]:
     """The first one, the second one, and the operator's token."""
-    token = f"ecop_{secrets.token_urlsafe(32)}"
-    settings = {
-        "database_url": database_url,
-        "secret_key": b64encode(secrets.token_bytes(32)).decode(),
-        "operator_token": token,
-    }
+    settings = shared_settings(database_url)
     async with Parts("devcontrol", settings) as parts:
         shared = {
             **settings,
@@ -87,7 +96,7 @@ async def two_control_planes(database_url: str) -> AsyncIterator[tuple[Parts, Se
         }
         async with Second(parts, shared) as second:
             await until_shared(database_url)
-            yield parts, second, token
+            yield parts, second, settings["operator_token"]
 
 
 def holders(database_url: str) -> dict[str, str | None]:
@@ -169,6 +178,30 @@ async def until_answers(client: Client, agent_id: str) -> None:
             await a_moment(0.1)
 
 
+async def until_it_waits(client: Client) -> None:
+    """For its Headscale, and says what to do."""
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while True:
+            try:
+                await client.sweep(dry_run=True)
+            except Error as error:  # at first that it is starting
+                if "accept it by `elizacloud sweep --accept`" in str(error):
+                    return
+            await a_moment(0.1)
+
+
+async def accept(client: Client) -> None:
+    """As an operator does, who is told to try again on a machine that is too busy to begin within some seconds."""
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while True:
+            try:
+                await client.sweep(accept=True)
+            except Unavailable:
+                await a_moment(0.1)
+            else:
+                return
+
+
 async def test_one_that_is_stopped_past_its_lease_while_agents_are_created(postgresql_url: str) -> None:
     async with two_control_planes(postgresql_url) as (parts, second, token):
         first_pid = parts.child("control plane").pid
@@ -215,3 +248,38 @@ async def test_a_leader_that_dies_is_followed_within_ten_seconds(postgresql_url:
             await until_answers(two, agent_id)
             await two.delete_agent(agent_id)
             await until_right(parts, [])
+
+
+async def test_another_headscale_is_accepted_at_a_control_plane_that_waits_for_it(postgresql_url: str) -> None:
+    settings = shared_settings(postgresql_url)
+    async with (
+        Parts("devcontrol", settings) as parts,
+        Client(parts.url, SecretStr(settings["operator_token"])) as client,
+    ):
+        agent_id = (await client.create_agent("ada")).agent_id
+        await client.wait_until(agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
+        await parts.kill("control plane")
+        await parts.replace_control_server()
+        await parts.start("control plane")
+        await until_it_waits(client)
+        await accept(client)
+        await until_right(parts, [agent_id])
+        await parts.join_relay()
+        await client.wait_until(agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
+
+
+async def test_another_headscale_is_accepted_at_one_for_all(postgresql_url: str) -> None:
+    async with two_control_planes(postgresql_url) as (parts, second, token):
+        async with Client(parts.url, SecretStr(token)) as one, Client(second.url, SecretStr(token)) as two:
+            ids = [(await one.create_agent(f"agent-{number}")).agent_id for number in range(4)]
+            for agent_id in ids:
+                await one.wait_until(agent_id, {State.READY}, within_seconds=WITHIN_SECONDS)
+            await parts.kill("control plane")
+            await parts.replace_control_server()
+            await parts.start("control plane")
+            await second.restart_control_plane()
+            for waiting in (one, two):
+                await until_it_waits(waiting)
+            await accept(two)
+        await until_shared(postgresql_url)
+        await until_right(parts, ids)

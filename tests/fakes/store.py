@@ -17,6 +17,7 @@ from elizacloud.states import State, Wanted
 from elizacloud.store import Cipher, Store, new_secret_key, sqlite_url
 from elizacloud.store.opening import prepare
 
+INSTALLATION = "inst1"
 CELL = Cell("cell-1", "first cell")
 HOST = Host("host-1", "first host", "process")
 
@@ -35,11 +36,12 @@ def _empty_store() -> bytes:
 
 @asynccontextmanager
 async def open_memory_store(*, clock: Callable[[], datetime] = utc_now) -> AsyncIterator[Store]:
-    """An empty store that knows CELL and HOST; its file is gone at the end."""
+    """An empty store of INSTALLATION that knows CELL and HOST; its file is gone at the end."""
     directory = Path(tempfile.mkdtemp(prefix="ec-store-"))
     try:
         (directory / "store.db").write_bytes(_empty_store())
         async with await Store.open(sqlite_url(directory / "store.db"), _CIPHER, clock=clock) as store:
+            await store.installation.ensure(INSTALLATION)
             await store.places.ensure_cell(CELL)
             await store.places.ensure_host(HOST)
             yield store

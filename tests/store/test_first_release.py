@@ -81,6 +81,11 @@ async def test_what_came_since_works_on_it(open_store: Open, old: str) -> None:
     assert after.busy_until == AT
     assert await store.leases.take("sweeps", "3", 60) is not None
     assert await store.installation.next_epoch() == 3
+    assert await store.installation.headscale_key(first="mkey:one") == "mkey:one"
+    assert await store.installation.relays(first=("relay",)) == ("relay",)
+    assert (await store.installation.marks()).accepted == 0
+    await store.installation.accept(("relay",))
+    assert (await store.installation.marks()).accepted > 0
 
 
 async def test_it_has_the_tables_and_keys_of_a_new_one_and_each_key_holds(open_store: Open, old: str) -> None:

@@ -3,7 +3,7 @@ import pytest
 from elizacloud.errors import Misconfigured
 from elizacloud.store import Cipher, Marks, Store, new_secret_key, regressed
 from tests.fakes.store import created
-from tests.store.conftest import KEY, Open
+from tests.store.conftest import KEY, Clock, Open
 
 
 async def test_a_store_belongs_to_one_installation(store: Store, open_store: Open, url: str) -> None:
@@ -38,6 +38,36 @@ async def test_epochs_and_marks_only_grow(store: Store) -> None:
     assert regressed(before, after)
     assert regressed(Marks(9, 0), after)
     assert regressed(Marks(0, 9), after)
+
+
+async def test_headscale_and_relays_are_the_first_ones_until_others_are_accepted(
+    store: Store, open_store: Open, url: str
+) -> None:
+    here, there = store.installation, (await open_store(url)).installation
+    await here.ensure("one")
+    assert await here.relays() == ()
+    assert await here.relays(first=()) == ()
+    assert await here.headscale_key(first="a") == "a"
+    assert await here.relays(first=("r1",)) == ("r1",)
+    assert await there.headscale_key(first="b") == "a"
+    assert await there.relays(first=("r2",)) == ("r1",)
+    await there.accept_headscale("b")
+    await there.accept(("r1", "r2"))
+    assert await here.headscale_key(first="a") == "b"
+    assert await here.relays() == ("r1", "r2")
+    await here.accept(())
+    assert await there.relays(first=("r3",)) == ("r3",)
+
+
+async def test_what_was_accepted_since_is_not_older_than_it_was(store: Store, clock: Clock) -> None:
+    await store.installation.ensure("one")
+    seen = Marks(epoch=9, last_event=9)
+    assert regressed(await store.installation.marks(), seen)
+    await store.installation.accept(())
+    accepted = await store.installation.marks()
+    assert accepted.accepted == clock.now.timestamp()
+    assert not regressed(accepted, seen)
+    assert regressed(accepted, Marks(9, 9, accepted.accepted)), "it was restored after it was accepted"
 
 
 async def test_on_sqlite_a_later_start_fences_the_earlier_one(open_store: Open, sqlite_url: str) -> None:

@@ -58,7 +58,16 @@ class Oversight:
         self._elsewhere = elsewhere
 
     async def sweep(self, *, dry_run: bool, accept: bool) -> Verdict:
-        """As Sweeper.sweep, by whichever control plane leads: it alone knows what was there in the sweep before."""
+        """As Sweeper.sweep, by whichever control plane leads: it alone knows what was there in the sweep before.
+
+        Headscale is accepted here first: while it is not the right one, a control plane that starts leads nothing, and none
+        may lead.
+        """
+        memory = self._parts.memory
+        if accept and not dry_run:
+            await memory.accept_headscale()
+        elif memory.refusal:
+            await memory.check_headscale()
         if self._elsewhere is not None and self._holds.lead() is None:
             return await self._elsewhere.sweep(dry_run=dry_run, accept=accept)
         return await self._sweeper.sweep(dry_run=dry_run, accept=accept)

@@ -2,7 +2,7 @@
 
     installation.json   format, installation id, whether there is a store
     secret.key          encrypts secrets at rest              operator.token   the service token of this installation
-    seen.json           what was seen of database and Headscale (past.py)
+    seen.json           how far the database had come (past.py)
     store.db            SQLite, unless PostgreSQL is used     run.json         what runs now: url, pids, sockets
     control-server/     Headscale or devcontrol, if ours     relay/           the relay's tailscaled, its last snapshot
     agents/             state volumes                         logs/            output of child processes

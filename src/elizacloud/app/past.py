@@ -1,4 +1,4 @@
-"""`seen.json` in the data dir: what was seen of the database and of Headscale, where a restored database does not take it back.
+"""`seen.json` in the data dir: how far the database had come, where a restored database does not take it back.
 
 Deleting it forgets: the next start takes what it finds for right.
 """
@@ -25,7 +25,11 @@ class JsonPast:
         try:
             kept = json.loads(self._file.read_text())
             return Past(
-                Marks(int(kept["marks"]["epoch"]), int(kept["marks"]["last_event"])),
+                Marks(
+                    int(kept["marks"]["epoch"]),
+                    int(kept["marks"]["last_event"]),
+                    float(kept["marks"].get("accepted", 0)),
+                ),
                 str(kept["headscale_key"]),
                 tuple(map(str, kept["relays"])),
                 str(kept["suspicion"]),
@@ -34,7 +38,7 @@ class JsonPast:
             return Past()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Misconfigured(
-                f"cannot read {self._file}: it is damaged; restore it, or delete it when database and Headscale are right"
+                f"cannot read {self._file}: it is damaged; restore it, or delete it when the database is right"
             ) from error
 
     def write(self, past: Past) -> None:

@@ -31,7 +31,7 @@ from elizacloud.app.runtimes import runtime_of
 from elizacloud.auth.credentials import Credentials, issuer_name
 from elizacloud.auth.following import TokenFollower
 from elizacloud.auth.tokens import token_sha256
-from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable, Unavailable
+from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable, StoreUnavailable, Unavailable
 from elizacloud.headscale.bootstrap import ensure_policy
 from elizacloud.headscale.client import CALL_SECONDS, USER, HeadscaleClient
 from elizacloud.model import DEFAULT_CELL_ID, DEFAULT_HOST_ID, OPERATOR, ApiToken, Scope, utc_now
@@ -134,7 +134,7 @@ async def _work(headscale: HeadscaleClient, lifecycle: Lifecycle) -> None:
             await headscale.ensure_user(USER)
             await ensure_policy(headscale)
             break
-        except (HeadscaleUnavailable, HeadscaleRefused) as error:
+        except (HeadscaleUnavailable, HeadscaleRefused, StoreUnavailable) as error:
             if isinstance(error, HeadscaleRefused) and error.reason != OTHER_HEADSCALE:
                 raise
             failures += 1

@@ -1,10 +1,12 @@
-"""Which installation a store belongs to, its start epoch, and marks by which a database that went back is noticed."""
+"""Which installation a store belongs to, its start epoch, what outside is its own, and marks by which a database that went
+back is noticed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -19,15 +21,18 @@ _CANARY = b"this store and this secret key belong together"
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """How far the store has come. Both only grow, so a lower one than was seen before means an older database."""
+    """How far the store has come. All only grow, so a lower one than was seen before means an older database."""
 
     epoch: int
     last_event: int
+    accepted: float = 0.0
+    """When an operator last took it for right as it is, in seconds since 1970; 0 when none ever did."""
 
 
 def regressed(now: Marks, seen: Marks) -> bool:
-    """True when the store is behind what was seen of it: a backup was restored, or its file was replaced."""
-    return now.epoch < seen.epoch or now.last_event < seen.last_event
+    """True when the store is behind what was seen of it: a backup was restored, or its file was replaced. What an operator
+    accepted since then is right."""
+    return now.accepted <= seen.accepted and (now.epoch < seen.epoch or now.last_event < seen.last_event)
 
 
 class Installation:
@@ -70,11 +75,40 @@ class Installation:
         self._database.fence = epoch
         return epoch
 
+    async def headscale_key(self, *, first: str) -> str:
+        """The public key of the Headscale that it is on; `first` from now on, when none was known."""
+        return str(await self._known(_INSTALLATION.c.headscale_key, first))
+
+    async def relays(self, *, first: Sequence[str] = ()) -> tuple[str, ...]:
+        """The machine keys of its relays; `first` from now on, when none were known and these are any."""
+        return tuple(await self._known(_INSTALLATION.c.relays, list(first)))
+
+    async def accept_headscale(self, key: str) -> None:
+        """It is on this one from now on."""
+        async with self._database.write() as connection:
+            await connection.execute(sa.update(_INSTALLATION).values(headscale_key=key))
+
+    async def accept(self, relays: Sequence[str]) -> None:
+        """The store is right as it is now, however far it had come before, and these are its relays."""
+        now = self._clock()
+        async with self._database.write() as connection:
+            await connection.execute(sa.update(_INSTALLATION).values(relays=list(relays) or None, accepted_at=now))
+
     async def marks(self) -> Marks:
         async with self._database.read() as connection:
             found = (await connection.execute(sa.select(tables.counters.c.name, tables.counters.c.value))).all()
+            accepted: datetime | None = await connection.scalar(sa.select(_INSTALLATION.c.accepted_at))
         values = {row.name: row.value for row in found}
-        return Marks(epoch=values["epoch"], last_event=values["events"])
+        return Marks(values["epoch"], values["events"], accepted.timestamp() if accepted is not None else 0.0)
+
+    async def _known(self, column: sa.Column[Any], first: Any) -> Any:
+        async with self._database.read() as connection:
+            known = await connection.scalar(sa.select(column))
+        if known or not first:
+            return known or first
+        async with self._database.write() as connection:
+            await connection.execute(sa.update(_INSTALLATION).where(column.is_(None)).values({column: first}))
+            return await connection.scalar(sa.select(column))
 
 
 def _canary_of(installation_id: str) -> str:

@@ -66,6 +66,9 @@ installation = sa.Table(
     _text("id"),
     sa.Column("canary", sa.LargeBinary, nullable=False),  # sealed: opens only with the right secret key
     _time("created_at"),
+    _text("headscale_key", nullable=True),  # the public key of the Headscale that it is on
+    _json("relays"),  # the machine keys of its relays
+    _time("accepted_at", nullable=True),  # when an operator last said that all is right as it is
 )
 
 counters = sa.Table(

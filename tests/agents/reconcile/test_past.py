@@ -111,6 +111,46 @@ async def test_another_headscale_at_the_same_address_is_refused_until_it_is_acce
         assert (await world.until(agent_id, State.READY)).generation.node_id != ready.generation.node_id
 
 
+async def test_what_is_accepted_at_one_control_plane_is_right_for_all_others(world: World) -> None:
+    here, behind = world.lifecycle.memory, Remembered()
+    behind.past = Past(Marks(epoch=0, last_event=1_000))
+    there = Memory(behind, world.store, world.headscale)
+    await there.check_store()
+    assert "backup" in there.suspicion
+    for memory in (here, there):
+        await memory.check_headscale()
+    world.headscale.key = "mkey:another"
+    for memory in (here, there):
+        with pytest.raises(HeadscaleRefused):
+            await memory.check_headscale()
+    await a_relay_joins(world, "relay")
+    await world.lifecycle.sweeper.sweep(accept=True)
+    await there.check_store()
+    assert there.suspicion == ""
+    await there.check_headscale()
+    assert there.refusal == ""
+    assert await there.relays(("relay", "new"), learn=True) == ("relay",)
+
+
+async def test_what_a_file_says_of_before_the_database_held_it_is_not_forgotten(world: World) -> None:
+    before = Remembered()
+    before.past = Past(headscale_key="mkey:before", relays=("relay",))
+    memory = Memory(before, world.store, world.headscale)
+    with pytest.raises(HeadscaleRefused):
+        await memory.check_headscale()
+    assert await memory.relays(("new",), learn=False) == ("relay",)
+    await memory.accept_headscale()
+    await memory.accept(("new",))
+    await Memory(before, world.store, world.headscale).check_headscale()
+    assert await memory.relays(("newer",), learn=False) == ("new",)
+
+
+async def test_a_sweep_that_only_says_what_it_would_do_takes_no_relay_for_granted(world: World) -> None:
+    await a_relay_joins(world, "first")
+    await world.lifecycle.sweeper.sweep(dry_run=True)
+    assert await world.store.installation.relays() == ()
+
+
 async def test_a_server_that_does_not_tell_its_key_is_not_refused(world: World) -> None:
     memory = Memory(Remembered(), world.store, world.headscale)
     await memory.check_headscale()
@@ -122,7 +162,7 @@ async def test_a_relay_that_nobody_knows_is_told_and_left_alone(world: World) ->
     await a_relay_joins(world, "first")
     sweeper = world.lifecycle.sweeper
     await sweeper.sweep()
-    assert world.past.past.relays == ("first",)
+    assert await world.store.installation.relays() == ("first",)
     new = await a_relay_joins(world, "second")
     await a_relay_joins(world, "theirs", installation="inst2")
     async with world.running():
@@ -134,7 +174,7 @@ async def test_a_relay_that_nobody_knows_is_told_and_left_alone(world: World) ->
 
     await world.passes(10)
     await sweeper.sweep(accept=True)
-    assert set(world.past.past.relays) == {"first", "second"}
+    assert set(await world.store.installation.relays()) == {"first", "second"}
     await world.passes(10)
     assert (await sweeper.sweep()).alarms == ()
 

@@ -24,10 +24,10 @@ from elizacloud.headscale.protocol import Node
 from elizacloud.model import new_agent_id, utc_now
 from elizacloud.store import Cipher, Fence, Store, new_secret_key
 from elizacloud.upstreams import PeerSeen, Snapshot
-from tests.agents.world import INSTALLATION, World
+from tests.agents.world import World
 from tests.fakes.relays import FakeRelays
 from tests.fakes.runtime import FakeRuntime
-from tests.fakes.store import CELL, HOST
+from tests.fakes.store import CELL, HOST, INSTALLATION
 
 LEASE_SECONDS = 2.0
 BEAT_SECONDS = 0.1
@@ -203,6 +203,7 @@ class SharedWorld(World):
 async def shared_world(url: str) -> AsyncIterator[SharedWorld]:
     cipher = Cipher(new_secret_key())
     async with await Store.open(url, cipher) as store:
+        await store.installation.ensure(INSTALLATION)
         await store.places.ensure_cell(CELL)
         await store.places.ensure_host(HOST)
         yield SharedWorld(store, url, cipher)

@@ -12,7 +12,7 @@ from elizacloud.agents.reconcile import sweep
 from elizacloud.agents.reconcile.diff import Kind
 from elizacloud.agents.sharing import asking, elsewhere, follower
 from elizacloud.agents.sharing.shards import SHARED
-from elizacloud.errors import HeadscaleUnavailable, LeaseLost
+from elizacloud.errors import HeadscaleRefused, HeadscaleUnavailable, LeaseLost
 from elizacloud.model import AgentSpec
 from elizacloud.states import State
 from tests.agents.reconcile.test_sweep import leave_behind
@@ -165,6 +165,35 @@ async def test_without_a_leader_that_says_so_a_sweep_is_refused_and_findings_are
         await two.lifecycle.oversight.sweep(dry_run=True, accept=False)
     explained = await two.lifecycle.oversight.explain(agent_id)
     assert (explained.findings.found, "try again" in explained.findings.error) == ((), True)
+
+
+async def test_another_headscale_is_accepted_at_any_for_all(world: SharedWorld, start: Start) -> None:
+    one, two = await leader_and_other(start)
+    for plane in (one, two):
+        await plane.lifecycle.memory.check_headscale()
+    world.headscale.key = "mkey:another"
+    for plane in (one, two):
+        with pytest.raises(HeadscaleRefused):
+            await plane.lifecycle.memory.check_headscale()
+    await two.lifecycle.oversight.sweep(dry_run=False, accept=True)
+    for plane in (one, two):
+        await plane.lifecycle.checks["headscale"]()
+
+
+async def test_another_headscale_is_accepted_also_where_none_leads(
+    world: SharedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "HEARD_SECONDS", 0.3)
+    waits = ControlPlane("1", world.store, world, None, blind=False).lifecycle
+    await waits.memory.check_headscale()
+    world.headscale.key = "mkey:another"
+    with pytest.raises(HeadscaleRefused):
+        await waits.memory.check_headscale()
+    with pytest.raises(HeadscaleRefused, match="--accept"):
+        await waits.oversight.sweep(dry_run=True, accept=True)
+    with pytest.raises(LeaseLost):  # the sweep itself; what waits for its Headscale begins
+        await waits.oversight.sweep(dry_run=False, accept=True)
+    await waits.memory.check_headscale()
 
 
 async def test_an_agent_that_is_started_by_hand_gets_its_environment_at_any(world: SharedWorld, start: Start) -> None:

@@ -1,11 +1,12 @@
-"""What was seen before, kept outside the database: by it a database that went back in time is noticed, and another Headscale.
+"""What was seen before: by it a database that went back in time is noticed, another Headscale, and a relay nobody knows.
 
-Neither is ever guessed about: what would remove something is held, with a sentence, until the operator accepts it.
+How far the database had come is kept outside it, by each control plane; which Headscale and relays are ours is in it, for all of
+them. Nothing is ever guessed: what would remove something is held, with a sentence, until the operator accepts it at any one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -19,7 +20,8 @@ OTHER_HEADSCALE = "headscale_changed"
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """`relays` are the machine keys of the relays that were accepted; `suspicion` is why the database is not trusted."""
+    """`suspicion` is why the database is not trusted. `headscale_key` and `relays` are of a time before the database held
+    them, and count while it holds none."""
 
     marks: Marks = field(default_factory=lambda: Marks(0, 0))
     headscale_key: str = ""
@@ -51,7 +53,7 @@ class Remembered:
 class Memory:
     def __init__(self, file: PastFile, store: Store, headscale: Headscale) -> None:
         self._file = file
-        self._store = store
+        self._installation = store.installation
         self._headscale = headscale
         self._past = file.read()
         self.refusal = ""
@@ -61,14 +63,13 @@ class Memory:
     def suspicion(self) -> str:
         return self._past.suspicion
 
-    @property
-    def relays(self) -> tuple[str, ...]:
-        return self._past.relays
-
     async def check_store(self) -> None:
-        """Compare the database with what was last seen of it; once, when the control plane starts."""
-        now, seen = await self._store.installation.marks(), self._past.marks
-        if regressed(now, seen):
+        """Compare the database with what was last seen of it: at the start, and before each sweep."""
+        now, seen = await self._installation.marks(), self._past.marks
+        if self.suspicion:
+            if now.accepted > seen.accepted:  # at another control plane
+                self._keep(suspicion="", marks=now)
+        elif regressed(now, seen):
             self._keep(
                 suspicion=f"the database is older than it was (its last event is {now.last_event} and was "
                 f"{seen.last_event}): was a backup restored? {ACCEPT.capitalize()}"
@@ -77,10 +78,9 @@ class Memory:
     async def check_headscale(self) -> None:
         """HeadscaleRefused `headscale_changed` when it is not the one that was there at the first start."""
         key = await self._headscale.public_key()
-        if key is not None and not self._past.headscale_key:
-            self._keep(headscale_key=key)
+        known = key and await self._installation.headscale_key(first=self._past.headscale_key or key)
         self.refusal = ""
-        if key is not None and key != self._past.headscale_key:
+        if key != known:
             self.refusal = (
                 "cannot use this Headscale: it is not the one that this installation was begun with (its public key is "
                 "another one), and no agent of ours is on it; correct ELIZACLOUD_HEADSCALE_API_URL, or accept it by "
@@ -88,20 +88,26 @@ class Memory:
             )
             raise HeadscaleRefused(self.refusal, code="headscale_changed")
 
-    async def remember(self, relays: Iterable[str]) -> None:
-        """Note how far the database has come; the first relays that are seen are those that belong here."""
-        if not self._past.relays:
-            self._keep(relays=tuple(relays))
+    async def relays(self, seen: Collection[str], *, learn: bool) -> Collection[str]:
+        """The machine keys of those that belong here: while none is known, those that are `seen`, from now on when it is to
+        `learn` them."""
+        first = self._past.relays or tuple(seen)
+        return await self._installation.relays(first=first if learn else ()) or first
+
+    async def remember(self) -> None:
+        """Note how far the database has come."""
         if not self.suspicion:
-            self._keep(marks=await self._store.installation.marks())
+            self._keep(marks=await self._installation.marks())
 
     async def accept_headscale(self) -> None:
         """The operator says that it is the right one."""
-        self._keep(headscale_key=await self._headscale.public_key() or "")
+        if key := await self._headscale.public_key():
+            await self._installation.accept_headscale(key)
 
-    async def accept(self, relays: Iterable[str]) -> None:
+    async def accept(self, relays: Collection[str]) -> None:
         """The operator says that database and relays are right as they are now."""
-        self._keep(suspicion="", marks=await self._store.installation.marks(), relays=tuple(relays))
+        await self._installation.accept(tuple(relays))
+        self._keep(suspicion="", marks=await self._installation.marks(), relays=())
 
     def _keep(self, **changes: object) -> None:
         past = replace(self._past, **changes)  # type: ignore[arg-type]

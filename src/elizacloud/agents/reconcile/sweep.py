@@ -116,6 +116,7 @@ class Sweeper:
         if accept:
             await memory.accept_headscale()
         await memory.check_headscale()
+        await memory.check_store()
         # The world first: what is made meanwhile is in the store before it is in the world's list.
         outside = await parts.outside.get(since=asyncio.get_running_loop().time())
         records = await parts.store.agents.records()
@@ -129,7 +130,7 @@ class Sweeper:
             installation_id=parts.place.installation_id,
             now=parts.now(),
             gone=gone,
-            relays=memory.relays or relays,
+            relays=await memory.relays(relays, learn=not dry_run),
         )
         # So many would hold up all else meanwhile.
         findings = compare() if len(records) < MANY else await asyncio.to_thread(compare)
@@ -138,7 +139,7 @@ class Sweeper:
         verdict = judge(findings, outside, before, suspicion=memory.suspicion, accepted=accept)
         if dry_run:
             return verdict
-        await (memory.accept(relays) if accept else memory.remember(relays))
+        await (memory.accept(relays) if accept else memory.remember())
         self._remember(findings, outside, before)
         self._tell(findings, verdict, outside)
         repaired = {finding: await repair(parts, finding, wake=self._wake_suspect) for finding in verdict.repair}
