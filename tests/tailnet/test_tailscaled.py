@@ -1,5 +1,7 @@
 """The command line, the environment and the files of a tailscaled."""
 
+import errno
+import os
 import socket
 from pathlib import Path
 
@@ -104,3 +106,23 @@ def test_a_damaged_port_file_is_replaced(tmp_path: Path, damaged: str) -> None:
 
     assert 0 < udp_port_of(tmp_path) < 65536
     assert udp_port_of(tmp_path) == udp_port_of(tmp_path)
+
+
+def test_a_machine_without_ipv6_has_a_udp_port_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithoutIpv6(socket.socket):
+        def __init__(self, family: int, kind: int) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, kind)
+
+    monkeypatch.setattr(socket, "socket", WithoutIpv6)
+    assert 0 < udp_port_of(tmp_path) < 65536
+
+
+def test_a_port_that_cannot_be_kept_is_said(tmp_path: Path) -> None:
+    (tmp_path / UDP_PORT_FILE).mkdir()
+
+    with pytest.raises(Misconfigured, match="udp-port: Is a directory"):
+        udp_port_of(tmp_path)
+    with pytest.raises(Misconfigured, match="No such file"):
+        udp_port_of(tmp_path / "nowhere")

@@ -7,6 +7,7 @@ proxies stay off: they would dial the host's own network. Logs are never uploade
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket as sockets
 from collections.abc import Mapping
@@ -89,20 +90,37 @@ def _unprepared(path: Path, error: OSError) -> Misconfigured:
 
 
 def udp_port_of(state_dir: Path) -> int:
-    """The WireGuard port of the node in this directory: chosen at the first call, the same ever after."""
+    """The WireGuard port of the node in this directory: chosen at the first call, the same ever after.
+
+    Raises Misconfigured when there is none, or it cannot be kept.
+    """
     file = state_dir / UDP_PORT_FILE
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        port = int(file.read_text())
-        if 0 < port < 65536:
-            return port
-    port = _free_udp_port()
-    file.touch(mode=0o600)
-    file.write_text(f"{port}\n")
+    try:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            port = int(file.read_text())
+            if 0 < port < 65536:
+                return port
+        port = _free_udp_port()
+        file.touch(mode=0o600)
+        file.write_text(f"{port}\n")
+    except OSError as error:
+        raise _unprepared(file, error) from error
     return port
 
 
 def _free_udp_port() -> int:
-    with sockets.socket(sockets.AF_INET6, sockets.SOCK_DGRAM) as probe:
-        probe.setsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY, 0)
-        probe.bind(("::", 0))
+    try:
+        return _free_udp_port_at(sockets.AF_INET6, "::")
+    except OSError as error:
+        # A kernel without IPv6 (ipv6.disable=1): tailscaled does with IPv4 alone there, too.
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return _free_udp_port_at(sockets.AF_INET, "0.0.0.0")
+
+
+def _free_udp_port_at(family: sockets.AddressFamily, host: str) -> int:
+    with sockets.socket(family, sockets.SOCK_DGRAM) as probe:
+        if family is sockets.AF_INET6:
+            probe.setsockopt(sockets.IPPROTO_IPV6, sockets.IPV6_V6ONLY, 0)
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
