@@ -72,7 +72,7 @@ class Operations:
         """A new agent, on its way to running. With an `agent_id` that the owner's agent has already: that one.
 
         Raises Invalid, Conflict `name_taken` or `not_isolated` (the runtime keeps owners apart from nobody), and TooMany
-        `too_many_creates`.
+        `too_many_creates`, `quota_agents` or `quota_running`.
         """
         place = self._parts.place
         agent = Agent(
@@ -91,9 +91,12 @@ class Operations:
         generation = Generation(agent.id, 1, created_at=self._parts.now())
         async with self._expecting(agent.id, external) as expected:
             async with self._creating:
+                if agent_id is not None:
+                    # Before the gates: they are for one more agent, and this one was let through.
+                    with suppress(NotFound):
+                        return Answer(await self.get(agent_id, owner_id))
                 self._check_budget(owner_id, "create another agent")
-                if agent_id is None:
-                    await check_quota(self._parts.store, self._parts.settings, owner_id, new=True)
+                await check_quota(self._parts.store, self._parts.settings, owner_id, new=True)
                 if not external and not place.runtime.isolates:
                     await self._check_alone(owner_id)
                 if not external and len(place.host_ids) > 1:

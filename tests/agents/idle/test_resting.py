@@ -248,6 +248,18 @@ async def test_several_workers_wake_it_once(store: Store) -> None:
         assert world.relays.refusals == [], "it cost the budget one wake"
 
 
+async def test_a_create_that_is_sent_again_finds_its_agent_and_one_with_a_new_key_passes_the_gates(store: Store) -> None:
+    world = resting(store, owner_agents=1, creates_per_minute=1)
+    async with world.running():
+        first, second = "b" * 16, "c" * 16
+        assert (await world.create("one", agent_id=first)).record.agent.id == first
+        assert (await world.create("one", agent_id=first)).record.agent.id == first
+        await world.passes(61)
+        with pytest.raises(TooMany) as caught:
+            await world.create("two", agent_id=second)
+        assert caught.value.reason == "quota_agents"
+
+
 async def test_wakes_are_budgeted_and_pass_the_gate_of_create(store: Store) -> None:
     world = resting(store, owner_wakes_per_hour=2, owner_running=2, owner_agents=3)
     async with world.running():
