@@ -156,24 +156,15 @@ async def _open_store(settings: Settings, data: DataDir) -> tuple[Store, DataDir
             data = data.join(present, settings)
         await store.installation.ensure(data.installation_id)
         data.remember_store()
-        await _keep_operator_token(store, token_sha256(data.operator_token(settings)))
+        sha256 = token_sha256(data.operator_token(settings))
+        scopes = frozenset({Scope.SERVICE})
+        await store.tokens.keep_only(
+            ApiToken(f"operator-{sha256[:12]}", OPERATOR, OPERATOR, scopes, None, sha256, utc_now())
+        )
     except BaseException:
         await store.close()
         raise
     return store, data
-
-
-async def _keep_operator_token(store: Store, sha256: str) -> None:
-    present = False
-    for token in await store.tokens.list(OPERATOR):
-        if token.sha256 == sha256:
-            present = True
-        else:
-            await store.tokens.revoke(token.id)
-    if not present:
-        scopes = frozenset({Scope.SERVICE})
-        token_id = f"operator-{sha256[:12]}"
-        await store.tokens.create(ApiToken(token_id, OPERATOR, OPERATOR, scopes, None, sha256, utc_now()))
 
 
 def _count_agents(store: Store, loop: asyncio.AbstractEventLoop) -> dict[State, int]:
