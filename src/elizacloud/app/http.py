@@ -31,10 +31,13 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def served(app: FastAPI, *, socket: Path | None = None, address: str | None = None) -> AsyncIterator[None]:
-    """Serve at a unix socket (0600) or at host:port while the block runs; requests in flight get a few seconds to end."""
+    """Serve at a unix socket (0600) or at host:port, which is the setting `report_listen`, while the block runs.
+
+    Requests in flight get a few seconds to end. Raises Misconfigured when it cannot listen at that host and port.
+    """
     if address is not None:
         host, _, port = address.rpartition(":")
-        listener = listening_socket(host.strip("[]"), int(port))
+        listener = listening_socket(host.strip("[]"), int(port), setting="report_listen")
         where: dict[str, Any] = {"fd": listener.fileno()}
     else:
         assert socket is not None

@@ -16,8 +16,8 @@ BACKLOG = 4096
 log = structlog.get_logger()
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A listening TCP socket that children may inherit. Misconfigured, with what to change, when it cannot be had."""
+def listening_socket(host: str, port: int, *, setting: str = "--host or --port") -> socket.socket:
+    """A listening TCP socket that children may inherit. Misconfigured, with the setting to change, when it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -29,10 +29,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listener.close()
         if getattr(error, "errno", None) == errno.EADDRINUSE:
             raise Misconfigured(
-                f"cannot listen on {host}:{port}: another program has that port; stop it or give another --port",
+                f"cannot listen on {host}:{port}: another program has that port; stop it or give another {setting}",
                 code="port_in_use",
             ) from error
-        raise Misconfigured(f"cannot listen on {host}:{port}: {error}; give another --host or --port") from error
+        raise Misconfigured(f"cannot listen on {host}:{port}: {error}; give another {setting}") from error
     listener.set_inheritable(True)
     listener.setblocking(False)
     return listener
