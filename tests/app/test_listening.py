@@ -24,7 +24,7 @@ def test_a_client_that_vanished_is_looked_for() -> None:
 async def test_an_address_that_cannot_be_had_is_told_with_the_setting_to_change() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(Misconfigured, match="give another --.*port") as taken:
+        with pytest.raises(Misconfigured, match=r"give another --.*port") as taken:
             listening_socket("127.0.0.1", port)
         assert taken.value.reason == "port_in_use"
         for address in (f"127.0.0.1:{port}", f"192.0.2.1:{port}"):
