@@ -609,7 +609,8 @@ async def test_a_held_request_ends_at_its_deadline(run_dir: Path) -> None:
         assert answer.header("Retry-After") == "2"
 
 
-async def test_a_sleeping_agent_is_woken_once(cloud: Cloud) -> None:
+async def test_a_sleeping_agent_is_woken_once(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elizacloud.relay.wakes._AGAIN_SECONDS", 3600.0)
     cloud.agent(RawAgent())
     cloud.hub.describe([asleep(wakeable=True)])
     await cloud.told()

@@ -1,4 +1,7 @@
-"""Asks the control plane to wake agents: each once, for all that this worker holds for it, until it is awake. One a worker."""
+"""Asks the control plane to wake agents, for all that this worker holds for them, until they are awake. One a worker.
+
+Each is asked for once; again by who comes two seconds later and finds it asleep still, since a wake may fail.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ ASLEEP = "agent_asleep"
 """The code of a refusal that is for polls only."""
 _LONGEST_REFUSAL_SECONDS = 30.0
 """How long a refusal is taken for granted: room may come at any time."""
+_AGAIN_SECONDS = 2.0
 
 
 class Waker(Protocol):
@@ -22,10 +26,10 @@ class Wakes:
     def __init__(self, waker: Waker, now: Callable[[], float]) -> None:
         self._waker = waker
         self._now = now
-        self._asked: dict[str, bool] = {}
-        """By agent: whether for a request, and not for polls alone."""
+        self._asked: dict[str, tuple[bool, float]] = {}
+        """By agent: whether for a request, and not for polls alone; and when."""
         self._refused: dict[tuple[str, bool], tuple[float, WakeRefusal]] = {}
-        """Likewise."""
+        """By agent, and whether for requests."""
 
     def ask(self, agent_id: str, poll_gap_seconds: float | None = None) -> None:
         """For a request, or for a poll so long after the one before. Raises TooMany, or for a poll Unavailable
@@ -34,13 +38,18 @@ class Wakes:
         self._check(agent_id, True)
         if not is_request:
             self._check(agent_id, False)
-        if not self._asked.get(agent_id, False) and (is_request or agent_id not in self._asked):
-            self._asked[agent_id] = is_request
-            self._waker.tell_wake(agent_id, poll_gap_seconds)
+        asked = self._asked.get(agent_id)
+        if asked is not None:
+            for_request, at = asked
+            if for_request > is_request or (for_request == is_request and self._now() < at + _AGAIN_SECONDS):
+                return
+        self._asked[agent_id] = is_request, self._now()
+        self._waker.tell_wake(agent_id, poll_gap_seconds)
 
     def refused(self, refusal: WakeRefusal) -> None:
         for_requests = refusal.code != ASLEEP
-        if not for_requests and self._asked.get(refusal.agent_id):
+        asked = self._asked.get(refusal.agent_id)
+        if not for_requests and asked is not None and asked[0]:
             return  # a request was asked for since
         seconds = min(refusal.retry_after_seconds, _LONGEST_REFUSAL_SECONDS)
         self._refused[refusal.agent_id, for_requests] = (self._now() + seconds, refusal)

@@ -8,11 +8,13 @@ import pytest
 
 from elizacloud.agents.idle.waking import OnlyPolled, Waking
 from elizacloud.agents.quota import check_counts
-from elizacloud.errors import StoreUnavailable, TooMany
+from elizacloud.errors import Conflict, Error, NotFound, StoreUnavailable, TooMany
 from elizacloud.states import Wanted
 from tests.fakes.relays import FakeRelays
+from tests.virtual_time import pass_seconds
 
 
+@pytest.mark.looptime
 async def test_a_refusal_is_told_to_the_relays_and_trouble_is_not() -> None:
     relays, woken = FakeRelays(), asyncio.Queue[str]()
 
@@ -41,6 +43,57 @@ async def test_a_refusal_is_told_to_the_relays_and_trouble_is_not() -> None:
     task.cancel()
     told = [(refusal.agent_id, refusal.code) for refusal in relays.refusals]
     assert told == [("full", "quota_running"), ("polled", "agent_asleep")]
+
+
+DOWN = StoreUnavailable("the database is down")
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("errors", "tries"),
+    [
+        ([], 1),
+        ([DOWN, Conflict("it changes too fast", code="stale")], 3),
+        ([DOWN] * 9, 5),
+        ([DOWN, NotFound("it is gone")], 2),
+        ([DOWN, TooMany("no room", code="quota_running")], 2),
+    ],
+)
+async def test_what_fails_by_trouble_is_tried_again_for_as_long_as_a_request_is_held(
+    errors: list[Error], tries: int
+) -> None:
+    left, tried = iter(errors), list[tuple[str, float | None]]()
+
+    async def wake(agent_id: str, poll_gap_seconds: float | None) -> None:
+        tried.append((agent_id, poll_gap_seconds))
+        if error := next(left, None):
+            raise error
+
+    waking = Waking(wake, FakeRelays())
+    task = asyncio.create_task(waking.run(), name="waking")
+    waking.ask("a", 5.0)
+    await pass_seconds(60)
+    assert tried == [("a", 5.0)] * tries
+    task.cancel()
+
+
+@pytest.mark.looptime
+async def test_one_that_is_asked_for_meanwhile_is_not_tried_twice_as_often() -> None:
+    tried = []
+
+    async def wake(agent_id: str, poll_gap_seconds: float | None) -> None:
+        tried.append(asyncio.get_running_loop().time())
+        raise DOWN
+
+    waking = Waking(wake, FakeRelays())
+    task = asyncio.create_task(waking.run(), name="waking")
+    began = asyncio.get_running_loop().time()
+    waking.ask("a")
+    await pass_seconds(1)
+    waking.ask("a")
+    await pass_seconds(60)
+    assert [at - began for at in tried] == pytest.approx([0, 1, 3, 5, 7])
+    task.cancel()
 
 
 @pytest.mark.parametrize(

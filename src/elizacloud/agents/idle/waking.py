@@ -10,12 +10,15 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from elizacloud.errors import Error, TooMany, Unavailable
+from elizacloud.errors import Conflict, Error, TooMany, Unavailable
 from elizacloud.upstreams import Relays, WakeRefusal
 
 log = structlog.get_logger()
 
 _REFUSED_SECONDS = 60.0
+_AGAIN_SECONDS = 2.0
+_MORE_TRIES = 4
+"""With the pauses between them as long as a relay holds a request (wake_hold_seconds); whoever comes later asks anew."""
 
 
 class OnlyPolled(Unavailable):
@@ -39,6 +42,8 @@ class Waking:
         self._asked: dict[str, float | None] = {}
         """Agents in the order in which they were asked for; by polls alone, with the pause between them."""
         self._news = asyncio.Event()
+        self._again: dict[str, tuple[int, asyncio.TimerHandle]] = {}
+        """By agent: how often it failed, and what asks again."""
 
     def ask(self, agent_id: str, poll_gap_seconds: float | None = None) -> None:
         """A relay holds a request for it, or a poll, the last one of which came so long ago."""
@@ -55,12 +60,21 @@ class Waking:
                 await self._serve(agent_id, self._asked.pop(agent_id))
 
     async def _serve(self, agent_id: str, poll_gap_seconds: float | None) -> None:
+        failures = 0
+        if agent_id in self._again:
+            failures, timer = self._again.pop(agent_id)
+            timer.cancel()
         try:
             await self._wake(agent_id, poll_gap_seconds)
         except (TooMany, OnlyPolled) as refused:
             log.debug("not woken", agent=agent_id, code=refused.reason)
             seconds = refused.retry_after_seconds or _REFUSED_SECONDS
             self._relays.refuse_wake(WakeRefusal(agent_id, str(refused), refused.reason, seconds))
+        except (Unavailable, Conflict) as error:
+            log.warning("cannot wake the agent yet", agent=agent_id, reason=str(error))
+            if failures < _MORE_TRIES:
+                timer = asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self.ask, agent_id, poll_gap_seconds)
+                self._again[agent_id] = failures + 1, timer
         except Error as error:
             # The relay says that it is starting when its patience is over; the next request asks again.
             log.warning("cannot wake the agent", agent=agent_id, reason=str(error))
