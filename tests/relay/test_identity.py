@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from elizacloud.relay import reach
+from elizacloud.relay.limits import LimitSettings
 from elizacloud.tailnet.netmap import Netmap
 from elizacloud.upstreams import Upstream
 from tests.relay.conftest import AGENT, IP, OTHER_AGENT, OWN_IP, Cloud, RawAgent, request, soon, until, upstream
@@ -293,3 +295,24 @@ async def test_nothing_is_written_after_a_change_and_without_the_checks_it_would
         monkeypatch.setattr(reach, "mismatch", lambda netmap, upstream: None)
         monkeypatch.setattr(cloud.worker, "netmap_changed", lambda changes: None)
     assert await move(cloud, monkeypatch) == (0 if checked else 1)
+
+
+async def test_who_waited_for_a_dial_to_one_run_is_not_sent_to_the_next(run_dir: Path) -> None:
+    one_dial = LimitSettings(dials_per_agent=1)
+    async with Cloud(run_dir).running(limits=one_dial, dial_timeout_seconds=20.0) as cloud:
+        agent = RawAgent()
+        cloud.agent(agent)
+        cloud.tailscaled.hold.clear()
+        dials, waits = await cloud.client(), await cloud.client()
+        dials.send(request())
+        await until(lambda: bool(cloud.tailscaled.dials))
+        waits.send(request())
+        (pool,) = cloud.worker._reach._pools.values()
+        await until(lambda: bool(pool.dials.waiting))
+        cloud.hub.publish(upstream(run=2, agent_token=SecretStr("eca_next")))
+        await cloud.told()
+        cloud.tailscaled.hold.set()
+        assert [(await soon(client.answer())).status for client in (dials, waits)] == [503, 503]
+        assert agent.heads == []
+        assert (await cloud.ask(request())).status == 200
+        assert b"Authorization: Bearer eca_next" in agent.lines

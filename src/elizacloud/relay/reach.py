@@ -192,7 +192,7 @@ class Reach:
         key = upstream.pool_key
         pool = self._pools.get(key)
         if pool is not None:
-            if pool.upstream is upstream or _same_place(pool.upstream, upstream):
+            if pool.upstream is upstream or _same_run(pool.upstream, upstream):
                 return pool
             pool.kill("the agent has another address now")
         pool = self._pools[key] = AgentPool(upstream, lambda: self.dial(upstream), most_dials=self._dials_per_agent)
@@ -205,7 +205,8 @@ class Reach:
             connection = await pool.dials.connection(wait_seconds=self._dial_timeout_seconds)
         except TimeoutError:
             raise self._no_answer() from None
-        if connection.epoch != pool.epoch or self.ready(upstream.agent_id) is None:
+        now = self.ready(upstream.agent_id)  # who waited for another's dial may have dialled long after the change
+        if connection.epoch != pool.epoch or now is None or not _same_run(now, upstream):
             connection.abort()
             raise self._refusal(upstream, "the netmap or the table changed during the dial")
         return connection
@@ -270,7 +271,7 @@ class Reach:
             now = self._table.upstreams.get(pool.upstream.agent_id)
             if now is None or not now.routable:
                 pool.retire()
-            elif now.pool_key != pool.upstream.pool_key or not _same_place(pool.upstream, now):
+            elif not _same_run(pool.upstream, now):
                 pool.kill("the agent was started anew")
         self.wakes.settle(self._table)
         self._tell_news()
@@ -343,5 +344,8 @@ class Reach:
             pool.kill("the relay stops")
 
 
-def _same_place(one: Upstream, other: Upstream) -> bool:
-    return (one.ip, one.port, one.node_id, one.agent_token) == (other.ip, other.port, other.node_id, other.agent_token)
+def _same_run(one: Upstream, other: Upstream) -> bool:
+    """The same run in the same place: connections to the one are to the other."""
+    return one.pool_key == other.pool_key and (
+        (one.ip, one.port, one.node_id, one.agent_token) == (other.ip, other.port, other.node_id, other.agent_token)
+    )
