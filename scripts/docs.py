@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from bench.relay import table
 from elizacloud import errors
 from elizacloud.agents.metrics import Metrics as ControlMetrics
 from elizacloud.agents.metrics import agents_by_state
+from elizacloud.api.problem import HTTP_CODES
 from elizacloud.app import network_health
 from elizacloud.app.relay import supervisor_metrics
 from elizacloud.cli.root import app
@@ -22,6 +25,7 @@ from elizacloud.relay.exposition import Exposition
 from elizacloud.relay.metrics import Metrics, State
 from elizacloud.settings import ENV_PREFIX, Settings
 from elizacloud.states import NEXT, TRANSITIONS, Wanted
+from elizacloud.store.failures import TAKEN
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "elizacloud"
@@ -66,25 +70,54 @@ def settings_page() -> str:
     )
 
 
-def error_codes() -> dict[str, tuple[str, int]]:
-    """Every stable `code`, with the class that carries it and its status: the classes' own, and each literal in a call."""
+def error_codes() -> dict[str, set[tuple[int, str]]]:
+    """Every stable `code`, with each status and class that carries it: the classes' own, and each one named in a call."""
     classes = {
         name: cls for name, cls in vars(errors).items() if isinstance(cls, type) and issubclass(cls, errors.Error)
     }
-    codes = {cls.code: (name, cls.status) for name, cls in classes.items()}
-    for path in sorted(SOURCES.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
-                continue
-            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-            for keyword in node.keywords:
-                if name in classes and keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                    codes[str(keyword.value.value)] = (name, classes[name].status)
+    codes: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)
+    for name, cls in classes.items():
+        codes[cls.code].add((cls.status, name))
+    for _, code in TAKEN.values():
+        codes[code].add((errors.Conflict.status, "Conflict"))
+    for status, code in HTTP_CODES.items():
+        codes[code].add((status, "of HTTP"))
+    trees = [ast.parse(path.read_text()) for path in sorted(SOURCES.rglob("*.py"))]
+    constants = {name: value for tree in trees for name, value in _constants(tree)}
+    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        given = {word.arg: _value(word.value, constants) for word in node.keywords}
+        if name in classes and given.get("code"):
+            codes[str(given["code"])].add((classes[name].status, name))
+        elif name == "BadMessage":
+            codes[str(given.get("code", "bad_request"))].add((int(given.get("status") or 400), "of HTTP"))
+        elif name == "problem" and len(node.args) > 1 and isinstance(node.args[1], ast.Constant):
+            codes[str(node.args[1].value)].add((int(_value(node.args[0], constants) or 0), "of HTTP"))
     return codes
 
 
+def _constants(tree: ast.Module) -> Iterator[tuple[str, object]]:
+    for node in tree.body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.targets[0], ast.Name)
+        ):
+            yield node.targets[0].id, node.value.value
+
+
+def _value(node: ast.expr, constants: Mapping[str, object]) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    return constants.get(node.id) if isinstance(node, ast.Name) else None
+
+
 def errors_page() -> str:
-    rows = [f"| `{code}` | {status} | {name} |" for code, (name, status) in sorted(error_codes().items())]
+    rows = [
+        f"| `{code}` | {', '.join(str(status) for status in sorted({status for status, _ in carried}))} "
+        f"| {', '.join(sorted({name for _, name in carried}))} |"
+        for code, carried in sorted(error_codes().items())
+    ]
     return (
         f"{GENERATED}# Errors\n\nEvery error is `application/problem+json` (RFC 9457) with a stable `code`; `detail` is a "
         "sentence that says what cannot be done, why, and what to do.\n\n| code | status | class |\n| --- | --- | --- |\n"

@@ -23,7 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 _ERRORS_MAX = 20
 _WORD = re.compile(r"[A-Za-z_-]{1,40}[0-9]{0,3}")
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
-_CODES = {
+HTTP_CODES = {
     400: "malformed_request",
     404: "no_such_path",
     405: "method_not_allowed",
@@ -95,7 +95,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed_methods(request))
     detail = details.get(status, f"cannot answer the request: {HTTPStatus(status).phrase}")
-    return problem(status, _CODES.get(status, "http_error"), detail, headers=headers)
+    return problem(status, HTTP_CODES.get(status, "http_error"), detail, headers=headers)
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

@@ -45,13 +45,13 @@ _POSTGRESQL_FIXES = {
 }
 
 # A broken unique constraint: its name on PostgreSQL, the columns on SQLite.
-_TAKEN = {
+TAKEN = {
     "uq_agents_name": ("an agent of this name exists already; choose another name", "name_taken"),
     "pk_agents": ("an agent of this id exists already", "agent_exists"),
 }
-_TAKEN |= {
-    "agents.owner_id, agents.name": _TAKEN["uq_agents_name"],
-    "agents.id": _TAKEN["pk_agents"],
+TAKEN |= {
+    "agents.owner_id, agents.name": TAKEN["uq_agents_name"],
+    "agents.id": TAKEN["pk_agents"],
 }
 
 
@@ -91,7 +91,7 @@ def _violation(error: exc.IntegrityError) -> Error:
         return NotFound("cannot store this: what it belongs to does not exist")
     constraint = getattr(getattr(cause, "diag", None), "constraint_name", None)
     columns = str(cause).removeprefix("UNIQUE constraint failed: ")
-    what, code = _TAKEN.get(constraint or columns, ("the same exists already", "exists"))
+    what, code = TAKEN.get(constraint or columns, ("the same exists already", "exists"))
     return Conflict(f"cannot store this: {what}", code=code)
 
 
