@@ -39,8 +39,8 @@ def test_who_opens_a_new_one_at_the_same_time_finds_the_same(tmp_path: Path) -> 
         together.wait(timeout=20)
         data = opened(tmp_path / "a")
         settings = Settings(data_dir=data.path)
-        secrets = data.secret_key(settings), data.operator_token(settings)
-        return data.installation_id, *(secret.get_secret_value() for secret in secrets)
+        key, token = data.secret_key(settings), data.operator_token(settings)
+        return data.installation_id, key.get_secret_value(), token.get_secret_value()
 
     with ThreadPoolExecutor(8) as threads:
         assert len(set(threads.map(open_it, range(8)))) == 1

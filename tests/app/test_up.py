@@ -16,9 +16,9 @@ from elizacloud.errors import Unavailable
 from elizacloud.settings import Settings, child_environment
 
 NEEDS_A_MOMENT = """
-import signal, sys, time
+import signal, subprocess, sys
 def end(*_):
-    time.sleep(0.2)
+    subprocess.run([sys.executable, "-c", ""])
     with open(sys.argv[1], "a") as ends:
         print(sys.argv[2], file=ends)
     sys.exit()

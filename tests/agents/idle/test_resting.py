@@ -248,7 +248,9 @@ async def test_several_workers_wake_it_once(store: Store) -> None:
         assert world.relays.refusals == [], "it cost the budget one wake"
 
 
-async def test_a_create_that_is_sent_again_finds_its_agent_and_one_with_a_new_key_passes_the_gates(store: Store) -> None:
+async def test_a_create_that_is_sent_again_finds_its_agent_and_one_with_a_new_key_passes_the_gates(
+    store: Store,
+) -> None:
     world = resting(store, owner_agents=1, creates_per_minute=1)
     async with world.running():
         first, second = "b" * 16, "c" * 16
