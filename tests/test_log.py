@@ -9,11 +9,12 @@ from pathlib import Path
 
 LOGS = """
 import structlog
-from elizacloud.log import configure_logging
+from elizacloud.log import configure_logging, show_line
 configure_logging(json=True, process="test")
 log = structlog.get_logger()
 for number in range(1000):
     log.info("something", number=number)
+show_line(b"a child's")
 print("went on")
 """
 
@@ -29,7 +30,9 @@ def logged_to(file: Path) -> str:
 
 def test_a_fact_is_a_line_on_standard_error(tmp_path: Path) -> None:
     assert logged_to(tmp_path / "log") == "went on\n"
-    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    *said, of_a_child = (tmp_path / "log").read_text().splitlines()
+    assert of_a_child == "a child's"
+    lines = [json.loads(line) for line in said]
     assert [line["number"] for line in lines] == list(range(1000))
     assert {(line["event"], line["process"], line["level"]) for line in lines} == {("something", "test", "info")}
 

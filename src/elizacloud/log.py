@@ -28,6 +28,13 @@ class _Losing:
             self._file.flush()
 
 
+def show_line(line: bytes) -> None:
+    """Write a line that another process said to our standard error; lost when it cannot be written."""
+    with contextlib.suppress(OSError):
+        sys.stderr.buffer.write(line + b"\n")
+        sys.stderr.flush()
+
+
 def configure_logging(*, level: str = "info", json: bool | None = None, process: str = "") -> None:
     """Set up structlog for this process; `json=None` means JSON unless standard error is a terminal."""
     as_json = not sys.stderr.isatty() if json is None else json

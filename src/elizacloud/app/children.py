@@ -7,7 +7,6 @@ control server does (a Headscale with a connected node hangs in its own shutdown
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from signal import SIGKILL, Signals
 
 from elizacloud.errors import Misconfigured, Unavailable
+from elizacloud.log import show_line
 from elizacloud.processes import Child, Exited, LogFile, Started, spawn, supervise
 
 OUR_ERROR = "elizacloud: "
@@ -78,8 +78,7 @@ class Children:
 
         def show(line: bytes) -> None:
             kept.log.write(line)
-            sys.stderr.buffer.write(line + b"\n")
-            sys.stderr.flush()
+            show_line(line)
 
         async def start() -> Child:
             with spec.starting():

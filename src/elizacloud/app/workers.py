@@ -21,6 +21,7 @@ import structlog
 from elizacloud.app.channel import Channel, Message
 from elizacloud.app.metrics import Families
 from elizacloud.errors import Unavailable
+from elizacloud.log import show_line
 from elizacloud.processes import Backoff, Child, Exited, Started, spawn, supervise
 from elizacloud.tailnet.feed import NetmapFeed
 
@@ -174,7 +175,7 @@ class Workers:
                     [*command.argv, "--number", str(worker.number), *options],
                     name=f"relay worker {worker.number}",
                     env=command.environment,
-                    log=_show,
+                    log=show_line,  # what it says before it has our standard error: why it cannot start
                     pass_fds=tuple(inherited.values()),
                     when_parent_dies=SIGTERM,
                 )
@@ -235,9 +236,3 @@ class Workers:
         if tasks:
             await asyncio.wait(tasks)
         self._workers = [worker for worker in self._workers if worker not in workers]
-
-
-def _show(line: bytes) -> None:
-    """What a worker says before it has our standard error: why it cannot start."""
-    sys.stderr.buffer.write(line + b"\n")
-    sys.stderr.flush()
