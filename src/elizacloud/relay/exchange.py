@@ -101,8 +101,8 @@ class Exchange(Passing):
             self._connecting = None
             self._refuse(answer_to(error))
             return
-        except Exception as error:  # else nobody would answer the client
-            logger.error("a request met a bug on its way to the upstream", exc_info=error)
+        except Exception as bug:  # else nobody would answer the client
+            logger.error("a request met a bug on its way to the upstream", exc_info=bug)
             self._connecting = None
             self._refuse(answer_to(Error("cannot answer: the relay met a bug; its log has the details")))
             return

@@ -125,12 +125,13 @@ class Incoming(BoundedReads):
                     self._exchange.piped_up(held)
                 else:
                     break
-        except BadMessage as error:
-            self._refuse(answer_to_bad(error))
-        except Error as error:
-            self._refuse(answer_to(error))
-        except Exception as error:  # this client's, which must not end whatever made us go on with it
-            logger.error("a connection is cut: what came on it met a bug", exc_info=error)
+        # A name for each: mypyc gives one name one type, and an error of another type would end as a TypeError.
+        except BadMessage as malformed:
+            self._refuse(answer_to_bad(malformed))
+        except Error as refused:
+            self._refuse(answer_to(refused))
+        except Exception as bug:  # this client's, which must not end whatever made us go on with it
+            logger.error("a connection is cut: what came on it met a bug", exc_info=bug)
             self._state = State.DISCARD
             self._held = b""
             self._transport.abort()
