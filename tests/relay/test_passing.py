@@ -45,7 +45,7 @@ def exchange_of(cloud: Cloud) -> Exchange:
 
 
 async def test_an_upload_does_not_wait_for_ever(run_dir: Path) -> None:
-    async with Cloud(run_dir).running(first_byte_timeout_seconds=0.05) as cloud:
+    async with Cloud(run_dir).running(standstill_seconds=0.05) as cloud:
         agent = Stuck()
         cloud.agent(agent)
         client = await cloud.client()
@@ -86,6 +86,24 @@ async def test_an_agent_that_speaks_may_read_later(cloud: Cloud) -> None:
     exchange.upstream_full()  # and has said nothing since
     assert cloud.metrics.requests["agent", "agent_timeout"] == 1
     await until(lambda: cloud.metrics.clients == 0)
+    agent.over.set()
+
+
+async def test_an_agent_that_we_do_not_listen_to_is_not_late(cloud: Cloud) -> None:
+    agent = Stuck(SWITCHED)
+    cloud.agent(agent)
+    client = await cloud.client()
+    assert (await soon(client.ask(UPGRADE))).status == 101
+    client.send(bytes(MORE_THAN_ANY_BUFFER))
+    exchange = exchange_of(cloud)
+    (connection,) = cloud.worker._clients
+    await until(lambda: connection._paused)
+    exchange.client_writable(False)
+    exchange.upstream_full()
+    assert cloud.metrics.in_flight == 1
+    exchange.client_writable(True)
+    exchange.upstream_full()
+    assert cloud.metrics.requests["agent", "agent_timeout"] == 1
     agent.over.set()
 
 

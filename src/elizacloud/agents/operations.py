@@ -202,9 +202,9 @@ class Operations:
 
         self._check_wakes(agent.owner_id)
         await self._check_room(agent.owner_id)
-        self._wakes.spend(agent.owner_id)
         self._parts.uses.note(agent_id)
         await self._write(agent_id, agent.owner_id, "wake", "a request came for it", woken)
+        self._wakes.spend(agent.owner_id)  # one that could not be written is tried again, and costs nothing
 
     async def wait_until_joined(self, agent_id: str, owner_id: str, *, within_seconds: float) -> Record:
         """The agent once it has joined, or as it is when the time is up or it is to be deleted."""

@@ -254,12 +254,13 @@ class Exchange(Passing):
         upload_waits = self._status == 101 or not (self._request_done or self._stopped_upload)
         if connection is None or not upload_waits:
             return
-        if self._bytes_out != self._out_before:  # it may read on once it has spoken
+        # It may read on once it has spoken, and cannot speak while we do not listen: the client, or a limit, holds that up.
+        if connection.reading_paused or self._bytes_out != self._out_before:
             self._wait_for_room(connection)
             return
         self._connection = None
         connection.abort()
-        self.fail(answer_to_full(self._destination.kind, self._surroundings.first_byte_timeout_seconds))
+        self.fail(answer_to_full(self._destination.kind, self._surroundings.standstill_seconds))
 
     # The end
 

@@ -106,7 +106,7 @@ class Passing:
 
     def _wait_for_room(self, connection: UpstreamConnection) -> None:
         self._out_before = self._bytes_out
-        connection.expect_room(self._surroundings.first_byte_timeout_seconds)
+        connection.expect_room(self._surroundings.standstill_seconds)
 
     def _sent(self, size: int) -> None:
         self._bytes_out += size

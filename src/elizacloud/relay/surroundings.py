@@ -26,6 +26,7 @@ class Surroundings:
     access_log: AccessLog
     turns: Turns
     first_byte_timeout_seconds: float
+    standstill_seconds: float
 
     def writes_may_wait(self) -> bool:
         """Whether small ones may leave together, a moment later (outgoing.py): none but their own owner waits for that."""

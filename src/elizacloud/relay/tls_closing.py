@@ -16,6 +16,8 @@ import termios
 LONGEST_SECONDS = 600.0
 """From `close()` to the last byte; a client may stop reading for good."""
 _LOOK_SECONDS = 3.0
+_GOODBYE_BYTES = 64
+"""A close_notify has some thirty, and a client that vanished never acknowledges it."""
 _TCP_INFO_BYTES = 128
 _BYTES_ACKED = struct.Struct("=120xQ")
 """`tcpi_bytes_acked` of linux/tcp.h, since Linux 4.1."""
@@ -54,9 +56,9 @@ class Closings:
 
 
 def _delivered_bytes(connection: socket.socket) -> int | None:
-    """How much the other end has acknowledged; None while it has something left to acknowledge."""
+    """How much the other end has acknowledged; None while there is more left than our goodbye."""
     (left,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))  # SIOCOUTQ, tcp(7)
-    if left:
+    if left > _GOODBYE_BYTES:
         return None
     (count,) = _BYTES_ACKED.unpack_from(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES))
     return int(count)

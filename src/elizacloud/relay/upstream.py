@@ -159,6 +159,10 @@ class UpstreamConnection(BoundedReads):
         """Until it is writable again: call the taker's `upstream_full` when it takes nothing for so long."""
         self._room.expect(within_seconds)
 
+    @property
+    def reading_paused(self) -> bool:
+        return self._paused
+
     def pause_reading(self) -> None:
         """Until `resume_reading`: nobody takes more for now."""
         self._paused = True

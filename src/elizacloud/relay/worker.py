@@ -68,6 +68,9 @@ class WorkerSettings:
     headers_timeout_seconds: float = 15.0
     dial_timeout_seconds: float = 5.0
     first_byte_timeout_seconds: float = 60.0
+    standstill_seconds: float = 600.0
+    """For so long an upstream may take nothing of a body. Buffers on the way empty in steps of up to some megabytes, so that
+    one that reads ten kilobytes a second seems to stand still for minutes."""
     wake_hold_seconds: float = 8.0
     drain_seconds: float = 20.0
     cors_origins: tuple[str, ...] = ()
@@ -125,7 +128,9 @@ class Worker:
             tickets,
             self._api,
         )
-        self._surroundings = Surroundings(self, metrics, self._access_log, Turns(), settings.first_byte_timeout_seconds)
+        self._surroundings = Surroundings(
+            self, metrics, self._access_log, Turns(), settings.first_byte_timeout_seconds, settings.standstill_seconds
+        )
         self._server_settings = ServerSettings(
             settings.headers_timeout_seconds,
             body_timeout_seconds=settings.body_timeout_seconds,

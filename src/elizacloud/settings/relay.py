@@ -19,10 +19,7 @@ class RelaySettings(BaseSettings):
         15, description="Relay: longest time for a client to send its request's headers."
     )
     dial_timeout_seconds: Seconds = Field(5, description="Relay: longest time to connect to an agent.")
-    first_byte_timeout_seconds: Seconds = Field(
-        60,
-        description="Relay: longest time until the agent's answer begins; so long may it also take nothing of a body.",
-    )
+    first_byte_timeout_seconds: Seconds = Field(60, description="Relay: longest time until the agent's answer begins.")
     tailnet_mode: Literal["userspace", "tun"] = Field(
         "userspace",
         description="Relay: how it dials agents. tun is faster, and needs CAP_NET_ADMIN and /dev/net/tun (docs/tun.md).",
