@@ -1,5 +1,6 @@
 """A private file is there as a whole or not at all."""
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -33,6 +34,18 @@ def test_a_file_that_is_there_is_not_made_again(tmp_path: Path) -> None:
     create_private(path, "two")
     assert path.read_text() == "one"
     assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_made_also_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refused)
+    path = tmp_path / "key"
+    create_private(path, "one")
+    create_private(path, "two")
+    assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
 
 

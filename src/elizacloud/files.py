@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
+
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What filesystems say that have no hard links, as some that are mounted over a network."""
 
 
 def replace_private(path: Path, content: str) -> None:
@@ -18,9 +22,16 @@ def replace_private(path: Path, content: str) -> None:
 def create_private(path: Path, content: str) -> None:
     """Make the file (0600) as a whole, unless it is there: of those who make it at the same time one does. Raises OSError."""
     with _draft(path, content) as draft:
-        with suppress(FileExistsError):
+        try:
             path.hardlink_to(draft)
-        draft.unlink()
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not path.exists():
+                draft.replace(path)
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager

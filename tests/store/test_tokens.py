@@ -87,10 +87,16 @@ async def test_one_token_of_an_owner_is_kept_also_when_it_was_revoked_before(sto
     await store.tokens.keep_only(second)
     assert [token.id for token in await store.tokens.list("owner-1")] == [second.id]
     assert {token.id for token in await store.tokens.list_live()} == {second.id, "token-3"}, "nor what was made with it"
-    for _ in range(2):
-        await store.tokens.keep_only(first)
-        assert await store.tokens.list("owner-1") == [first]
-    assert {token.id for token in await store.tokens.list_live()} == {first.id, "token-3"}
+    await store.tokens.keep_only(first)
+    await store.tokens.create(
+        a_token(5, agent_id=agent.id, kind=TokenKind.SESSION, parent_id=first.id, scopes=frozenset())
+    )
+    await store.tokens.keep_only(first)
+    assert await store.tokens.list("owner-1") == [first]
+    assert {token.id for token in await store.tokens.list_live()} == {first.id, "token-3", "token-5"}
+    with pytest.raises(Conflict, match="another owner's"):
+        await store.tokens.keep_only(a_token(6, sha256=a_token(3).sha256))
+    assert {token.id for token in await store.tokens.list_live()} == {first.id, "token-3", "token-5"}
 
 
 async def test_dead_tokens_are_forgotten_in_batches(store: Store, clock: Clock) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from elizacloud.errors import NotFound
+from elizacloud.errors import Conflict, NotFound
 from elizacloud.model import ApiToken, TokenKind
 from elizacloud.store import rows, tables
 from elizacloud.store.database import Database, insert_or_ignore
@@ -32,15 +32,17 @@ class Tokens:
         return token
 
     async def keep_only(self, token: ApiToken) -> None:
-        """Make this the one API token of its owner, also when it was revoked before; all others of that owner are revoked."""
+        """Make this the one API token of its owner, also when it was revoked before; all others of that owner are revoked, with
+        the sessions that were made with them. Conflict when the value is another owner's token."""
         this = _TOKENS.c.sha256 == token.sha256
-        others = (_TOKENS.c.owner_id == token.owner_id) & ~this & _TOKENS.c.revoked_at.is_(None)
+        theirs = (_TOKENS.c.owner_id == token.owner_id) & (_TOKENS.c.kind == TokenKind.API.value)
+        others = theirs & ~this & _TOKENS.c.revoked_at.is_(None)
         async with self._database.write() as connection:
             await ensure_owner(connection, token.owner_id, self._clock())
             await insert_or_ignore(connection, _TOKENS, rows.token_to_row(token))
-            await connection.execute(
-                sa.update(_TOKENS).where(this).values(revoked_at=None, expires_at=token.expires_at)
-            )
+            kept = sa.update(_TOKENS).where(this, theirs).values(revoked_at=None, expires_at=token.expires_at)
+            if not (await connection.execute(kept)).rowcount:
+                raise Conflict("cannot take this token: its value is that of another owner's; make a new one")
             revoked = sa.update(_TOKENS).where(others).values(revoked_at=self._clock()).returning(_TOKENS.c.id)
             await self._revoke_made_with(connection, list(await connection.scalars(revoked)))
 

@@ -78,7 +78,9 @@ class Memory:
     async def check_headscale(self) -> None:
         """HeadscaleRefused `headscale_changed` when it is not the one that was there at the first start."""
         key = await self._headscale.public_key()
-        known = key and await self._installation.headscale_key(first=self._past.headscale_key or key)
+        before = self._past.headscale_key
+        # What a file of before says may be older than what was accepted elsewhere: it only confirms, and is nobody else's word.
+        known = key and (await self._installation.headscale_key(first=key if before in ("", key) else "") or before)
         self.refusal = ""
         if key != known:
             self.refusal = (
