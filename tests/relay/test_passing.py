@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from elizacloud.relay.exchange import Exchange
-from tests.relay.conftest import Cloud, request, soon, until
+from tests.relay.conftest import Cloud, RawClient, request, soon, until
 
 UPGRADE = request("/ws", headers="Connection: Upgrade\r\nUpgrade: x\r\n")
 SWITCHED = b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
@@ -44,6 +44,17 @@ def exchange_of(cloud: Cloud) -> Exchange:
     return connection._exchange
 
 
+async def upgraded(cloud: Cloud, agent: Stuck) -> tuple[RawClient, Exchange]:
+    """A client that sends more than its agent reads, once the relay reads no more of it."""
+    cloud.agent(agent)
+    client = await cloud.client()
+    assert (await soon(client.ask(UPGRADE))).status == 101
+    client.send(bytes(MORE_THAN_ANY_BUFFER))
+    (connection,) = cloud.worker._clients
+    await until(lambda: connection._paused)
+    return client, exchange_of(cloud)
+
+
 async def test_an_upload_does_not_wait_for_ever(run_dir: Path) -> None:
     async with Cloud(run_dir).running(standstill_seconds=0.05) as cloud:
         agent = Stuck()
@@ -59,13 +70,8 @@ async def test_an_upload_does_not_wait_for_ever(run_dir: Path) -> None:
 
 async def test_nor_does_an_upgraded_client(cloud: Cloud) -> None:
     agent = Stuck(SWITCHED)
-    cloud.agent(agent)
-    client = await cloud.client()
-    assert (await soon(client.ask(UPGRADE))).status == 101
-    client.send(bytes(MORE_THAN_ANY_BUFFER))
-    (connection,) = cloud.worker._clients
-    await until(lambda: connection._paused)
-    exchange_of(cloud).upstream_full()
+    client, exchange = await upgraded(cloud, agent)
+    exchange.upstream_full()
     assert cloud.metrics.requests["agent", "agent_timeout"] == 1
     assert await soon(client.at_end())
     await until(lambda: cloud.worker._reach.connections() == (0, 0))
@@ -74,13 +80,8 @@ async def test_nor_does_an_upgraded_client(cloud: Cloud) -> None:
 
 async def test_an_agent_that_speaks_may_read_later(cloud: Cloud) -> None:
     agent = Stuck(SWITCHED, goes_on=b"x")
-    cloud.agent(agent)
-    client = await cloud.client()
-    assert (await soon(client.ask(UPGRADE))).status == 101
-    client.send(bytes(MORE_THAN_ANY_BUFFER))
-    exchange = exchange_of(cloud)
-    (connection,) = cloud.worker._clients
-    await until(lambda: connection._paused and exchange._bytes_out > exchange._out_before)
+    _, exchange = await upgraded(cloud, agent)
+    await until(lambda: exchange._bytes_out > exchange._out_before)
     exchange.upstream_full()
     assert cloud.metrics.in_flight == 1
     exchange.upstream_full()  # and has said nothing since
@@ -91,13 +92,7 @@ async def test_an_agent_that_speaks_may_read_later(cloud: Cloud) -> None:
 
 async def test_an_agent_that_we_do_not_listen_to_is_not_late(cloud: Cloud) -> None:
     agent = Stuck(SWITCHED)
-    cloud.agent(agent)
-    client = await cloud.client()
-    assert (await soon(client.ask(UPGRADE))).status == 101
-    client.send(bytes(MORE_THAN_ANY_BUFFER))
-    exchange = exchange_of(cloud)
-    (connection,) = cloud.worker._clients
-    await until(lambda: connection._paused)
+    _, exchange = await upgraded(cloud, agent)
     exchange.client_writable(False)
     exchange.upstream_full()
     assert cloud.metrics.in_flight == 1
