@@ -26,12 +26,12 @@ async def test_the_waiting_page_turns_into_the_agents(cloud: Cloud, browser: Bro
         api = Api(cloud, session)
         agent_id = await api.ready_agent("sleeper")
         page = await browser.new_page()
-        await page.goto(await api.ticket_url(agent_id, "/api/status"))
+        await page.goto(await api.ticket_url(agent_id, "/?opened"))  # it names its icon: no request follows
         await client.sleep_agent(agent_id)
         await client.wait_until(agent_id, {State.STOPPED}, within_seconds=WITHIN_SECONDS)
         os.kill(host, signal.SIGSTOP)  # so that it does not wake before somebody has seen the page
         try:
-            waiting = await page.goto(f"{page.url.removesuffix('/api/status')}/#chat")
+            waiting = await page.goto(f"{page.url.removesuffix('/?opened')}/#chat")
             assert waiting is not None
             assert waiting.status == 503
             assert "Waking up" in await page.inner_text("h1")

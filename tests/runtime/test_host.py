@@ -69,8 +69,10 @@ def processes_of(directory: Path) -> dict[int, str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                argv = (entry / "cmdline").read_bytes()
-                if argv and str(directory).encode() in argv + (entry / "environ").read_bytes():
+                while not (argv := (entry / "cmdline").read_bytes()):
+                    # A process that is just becoming a program has none yet; one of the kernel, or ended, has no program.
+                    (entry / "exe").readlink()
+                if str(directory).encode() in argv + (entry / "environ").read_bytes():
                     found[int(entry.name)] = argv.replace(b"\0", b" ").decode()
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue

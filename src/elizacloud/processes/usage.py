@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-_PARENT, _USER, _RESIDENT = 1, 11, 21
+_PARENT, _USER = 1, 11
 """Fields of /proc/PID/stat behind the command's name; user, system and both for children that were waited for."""
+_RESIDENT = 1
+"""Field of /proc/PID/statm. That of stat is not summed over all processors: nothing, in the first moments of a process."""
 
 
 def usage_of_trees(roots: Iterable[int]) -> tuple[float, int]:
@@ -18,9 +20,8 @@ def usage_of_trees(roots: Iterable[int]) -> tuple[float, int]:
         more = {pid for pid, fields in found.items() if int(fields[_PARENT]) in wanted} - wanted
         wanted |= more
         grown = bool(more)
-    fields = [found[pid] for pid in wanted if pid in found]
-    ticks = sum(int(part) for each in fields for part in each[_USER : _USER + 4])
-    pages = sum(int(each[_RESIDENT]) for each in fields)
+    ticks = sum(int(part) for pid in wanted & found.keys() for part in found[pid][_USER : _USER + 4])
+    pages = sum(_resident_pages(pid) for pid in wanted & found.keys())
     return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -33,3 +34,10 @@ def _all() -> dict[int, list[str]]:
             except OSError:  # it has ended since
                 continue
     return found
+
+
+def _resident_pages(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[_RESIDENT])
+    except OSError:
+        return 0

@@ -21,7 +21,10 @@ _CORS_METHODS = b"GET, POST, PUT, DELETE, OPTIONS"
 _CORS_HEADERS = (
     b"Content-Type, Authorization, X-API-Token, X-Api-Key, X-Milady-Token, X-Milady-Client-Id, X-Milady-UI-Language"
 )
-_PAGE = b"<!doctype html><title>Milady (stub)</title><h1>Milady</h1><p>A stand-in for the agent's web UI.</p>"
+_PAGE = (
+    b'<!doctype html><title>Milady (stub)</title><link rel="icon" href="data:,">'
+    b"<h1>Milady</h1><p>A stand-in for the agent's web UI.</p>"
+)
 
 
 class Routes:

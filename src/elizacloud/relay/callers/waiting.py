@@ -14,12 +14,15 @@ from elizacloud.relay.http1.head import RequestHead, kept_with_head, value_of
 PAGE_AFTER_SECONDS = 1.0
 """An agent that was only paused is there sooner, and nobody sees the page."""
 
+# Without an icon of its own a browser asks the agent for one with each reload, and waits for that, too.
+_ICON = '<link rel="icon" href="data:,">'
 # A refresh of an address that ends in #something only scrolls (HTML standard, 7.4.2.2), so that a script has to ask again.
 _SCRIPT = "setTimeout(() => location.reload(), 1000)"
 _PAGE = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <noscript><meta http-equiv="refresh" content="1"></noscript>
 <script>{_SCRIPT}</script>
+{_ICON}
 <title>Waking up</title>
 <style>
 body{{font:16px/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto;padding:0 1em;color-scheme:light dark}}
@@ -46,8 +49,8 @@ def waiting_page() -> Page:
         "agent_starting",
         (
             "Content-Type: text/html; charset=utf-8",
-            f"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_script_hash()}'; "
-            "base-uri 'none'; form-action 'none'",
+            "Content-Security-Policy: default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+            f"script-src 'sha256-{_script_hash()}'; base-uri 'none'; form-action 'none'",
             "Retry-After: 1",
         ),
         _PAGE.encode(),
