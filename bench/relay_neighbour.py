@@ -3,7 +3,8 @@
     python -m bench.relay_neighbour HANDED READY PORT CONNECTIONS [--bodies | --uploads]
 
 What is measured beside it is what the relay makes of it, so it takes no part in anything but the relay: connections to
-its agents are handed over at the socket HANDED (by relay_agents.py). It listens at READY when all clients are busy.
+its agents are handed over at the socket HANDED (by relay_agents.py), and its calls are short, since a kernel may not
+interrupt one for who is measured on the same core. It listens at READY when all clients are busy.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from pathlib import Path
 
 import uvloop
 
-from bench.relay_agents import TENANTS, Agents
+from bench.relay_agents import PIECE, TENANTS, Agents
 from bench.relay_streams import Client, again_at_the_end, open_all
 
 _, OTHER = TENANTS
-_PIECE = bytes(256 << 10)
 
 
 class Upload(Client):
@@ -43,7 +43,7 @@ class Upload(Client):
 
     def _send(self) -> None:
         while self._writable and not self.transport.is_closing():
-            self.transport.write(_PIECE)
+            self.transport.write(PIECE)
 
 
 class Handed:

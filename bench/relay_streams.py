@@ -26,7 +26,7 @@ from pydantic import SecretStr
 
 from bench.relay.load import ROOT
 from bench.relay.programs import Programs, choose_cores, free_port
-from bench.relay_agents import BODY_BYTES, EVENTS_PER_SECOND, TENANTS, Tenant, raise_file_limit
+from bench.relay_agents import BODY_BYTES, EVENTS_PER_SECOND, TENANTS, ShortReads, Tenant, raise_file_limit
 from bench.report import facts, markdown, show
 from elizacloud.app.data_dir import open_data_dir
 from elizacloud.auth.tokens import token_sha256
@@ -48,7 +48,7 @@ ONE, _ = TENANTS
 WEBSOCKET = ONE.request("/ws", "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
 
 
-class Client(asyncio.Protocol):
+class Client(ShortReads):
     """Sends a request at once, and again when `took`, which is given all that comes, says so."""
 
     def __init__(self, raw: bytes, took: Callable[[bytes], bool] = lambda data: False) -> None:

@@ -4,8 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from elizacloud.auth.jwt import Claims, Verifier
-from elizacloud.relay.reading import READ_BYTES
-from tests.relay.conftest import Cloud, RawAgent, request, soon, until, upstream
+from elizacloud.relay.reading import READ_BYTES, SHORT_READ_BYTES
+from tests.relay.conftest import Cloud, RawAgent, let_all_wait, request, soon, until, upstream
 
 UPGRADE = "Connection: Upgrade\r\nUpgrade: x\r\n"
 SWITCHED = b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
@@ -17,6 +17,11 @@ async def test_uploads_are_read_in_pieces(cloud: Cloud, agent: RawAgent) -> None
     client.send(request(method="POST", headers="Content-Length: 9\r\n"))
     await until(lambda: bool(agent.heads))
     (connection,) = cloud.worker._clients
+    turns = cloud.worker._surroundings.turns
+    assert not turns.alone
+    assert len(connection.get_buffer(ALL_THAT_TLS_HOLDS)) == SHORT_READ_BYTES
+    turns._shared_until = 0.0
+    turns._looked()
     assert len(connection.get_buffer(ALL_THAT_TLS_HOLDS)) == READ_BYTES
 
 
@@ -40,7 +45,7 @@ async def test_what_an_upgraded_client_sent_before_it_left_reaches_the_agent(clo
     client = await cloud.client()
     assert (await soon(client.ask(request(headers=UPGRADE)))).status == 101
     turns = cloud.worker._surroundings.turns
-    turns._left = 0.0  # and the loop was not asked to look: what comes now waits for its turn
+    let_all_wait(turns)
     client.send(b"last words")
     await until(lambda: bool(turns._lines))
     client.close()

@@ -4,7 +4,10 @@ from functools import partial
 import pytest
 
 from elizacloud.relay.turns import Turns
-from tests.relay.conftest import Cloud, RawAgent, request, until
+from tests.relay.conftest import Cloud, RawAgent, let_all_wait, request, until
+
+MUCH = 10 << 10
+"""Bytes, of which two pieces are a turn."""
 
 
 class Loop:
@@ -62,28 +65,46 @@ def test_a_turn_takes_so_many_and_the_loop_looks_before_the_next(loop: Loop) -> 
     assert list(loop.rest()) == ["a a a a", "a a"]
 
 
-def test_who_comes_late_waits_for_a_few_only(loop: Loop) -> None:
+def test_who_comes_late_with_much_waits_for_one_of_the_others(loop: Loop) -> None:
+    loop.come("greedy", 100, size=MUCH)
+    loop.come("other", size=MUCH)
+    assert loop.turn() == "greedy other"
+
+
+def test_one_small_thing_of_each_owner_goes_ahead_of_the_line(loop: Loop) -> None:
     loop.come("greedy", 100)
-    loop.come("other")
-    assert loop.turn() == "greedy other greedy greedy"
+    loop.come("a", 2)
+    loop.come("b")
+    loop.come("greedy")
+    assert loop.order == [*["greedy"] * 4, "a", "b"]
+    assert loop.turn() == "greedy a greedy greedy"
+    loop.come("a", 2)
+    assert loop.order[4:] == ["a"]
+
+
+def test_not_many_go_ahead_of_the_line(loop: Loop) -> None:
+    loop.come("greedy", 100)
+    for number in range(100):
+        loop.come(f"owner {number}")
+    assert loop.order == [*["greedy"] * 4, *(f"owner {number}" for number in range(15))]
 
 
 def test_owners_take_turns_however_much_each_has(loop: Loop) -> None:
-    loop.come("first", 4)
-    loop.come("a", 7)
-    loop.come("b", 3)
-    loop.come("c", 1)
-    assert list(loop.rest()) == ["a b c a", "b a b a", "a a a"]
+    loop.come("first", 2, size=MUCH)
+    loop.come("a", 7, size=MUCH)
+    loop.come("b", 3, size=MUCH)
+    loop.come("c", 1, size=MUCH)
+    assert list(loop.rest()) == ["a b", "c a", "b a", "b a", "a a", "a"]
 
 
 def test_what_fails_in_its_turn_holds_up_nobody(loop: Loop) -> None:
     def fails(size: int) -> None:
         raise RuntimeError("a bug")
 
-    loop.come("a", 4)
-    loop.turns.now("b", 1, fails)
-    loop.come("c", 2)
-    assert loop.turn() == "c c"
+    loop.come("a", 2, size=MUCH)
+    loop.turns.now("b", MUCH, fails)
+    loop.come("c", size=MUCH)
+    assert loop.turn() == "c"
 
 
 def test_long_bodies_take_turns_with_requests(loop: Loop) -> None:
@@ -92,8 +113,9 @@ def test_long_bodies_take_turns_with_requests(loop: Loop) -> None:
     loop.come("b", 3, size=256 << 10)
     loop.come("c", size=256 << 10)
     loop.come("d")
-    assert list(loop.rest()) == ["b", "c", "d b", "b", ""]
-    assert loop.sizes == [32 << 10, 32 << 10, 1, 32 << 10, 32 << 10]
+    assert loop.order == ["a", "d"]
+    assert list(loop.rest()) == ["b", "c", "b", "b", ""]
+    assert loop.sizes == [32 << 10] * 4
 
 
 def test_of_one_owner_alone_all_is_taken_at_once(loop: Loop) -> None:
@@ -119,7 +141,7 @@ def test_one_who_joins_an_owner_alone_waits_for_a_few_only(loop: Loop) -> None:
     loop.come("a", 20)
     loop.come("b", 4)
     loop.come("a")
-    assert loop.order == ["a"] * 20 + ["b"] * 4
+    assert loop.order == ["a"] * 20 + ["b"] * 4 + ["a"]
     loop.come("a", 100)
     loop.come("b")
     assert loop.turn() == "a b a a"
@@ -160,7 +182,7 @@ async def test_a_client_that_leaves_while_it_waits_reaches_no_agent(cloud: Cloud
     agent = RawAgent()
     cloud.agent(agent)
     turns = cloud.worker._surroundings.turns
-    turns._left = 0.0  # and the loop was not asked to look: what comes now waits for us
+    let_all_wait(turns)
     client = await cloud.client()
     client.send(request())
     await until(lambda: bool(turns._lines))

@@ -7,7 +7,7 @@ import pytest
 
 from elizacloud.relay.http1.framing import Framing
 from elizacloud.relay.http1.head import AnswerHead, Field
-from elizacloud.relay.reading import LONG_READ_BYTES, READ_BYTES
+from elizacloud.relay.reading import LONG_READ_BYTES, READ_BYTES, SHORT_READ_BYTES
 from elizacloud.relay.turns import BULK_BYTES
 from elizacloud.relay.upstream import UpstreamConnection
 
@@ -335,7 +335,7 @@ async def test_a_long_answer_is_read_in_long_pieces_while_its_owner_is_alone(pai
             await asyncio.sleep(0)
     assert len(connection.get_buffer(READ_BYTES)) == LONG_READ_BYTES
     took.by_itself = False
-    assert len(connection.get_buffer(READ_BYTES)) == READ_BYTES
+    assert len(connection.get_buffer(READ_BYTES)) == SHORT_READ_BYTES
     took.by_itself = True
     upstream.sendall(b"k")
     assert await over(took) == "end"

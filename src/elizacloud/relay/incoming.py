@@ -18,7 +18,7 @@ from elizacloud.relay.deadline import Deadline
 from elizacloud.relay.exchange import Exchange
 from elizacloud.relay.http1.head import BadMessage, cut_request_head
 from elizacloud.relay.intake import Intake
-from elizacloud.relay.reading import BOUNDED, BoundedReads, room_for
+from elizacloud.relay.reading import BOUNDED, SHORT, BoundedReads, room_for
 from elizacloud.relay.server_settings import ServerSettings
 from elizacloud.relay.turns import BULK_BYTES, Turns
 
@@ -81,7 +81,9 @@ class Incoming(BoundedReads):
     def get_buffer(self, sizehint: int) -> memoryview:
         # Over TLS the hint is what has come, and uvloop forgets what was not taken of it when the client leaves. A request
         # ends then; an upgraded connection brings its last bytes to the agent.
-        return room_for(sizehint) if self._state is State.PIPE else BOUNDED
+        if self._state is State.PIPE:
+            return room_for(sizehint)
+        return BOUNDED if self._turns.alone else SHORT
 
     def data_received(self, data: bytes) -> None:
         if self._state is State.DISCARD:

@@ -2,7 +2,8 @@
 
 The event loop serves everything that has come before it looks again, so an owner with many connections would be served
 with all of them before anybody else is. So after some work the loop looks first, and what comes then waits in a line for
-each owner, unread. Whoever has much to do waits for itself; as long as little comes, nobody waits.
+each owner, unread. Whoever has much to do waits for itself; as long as little comes, nobody waits. One small thing of an
+owner, a request or its answer, does not wait in the line between the looks: it costs the others less than it would lose there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable
 
 import structlog
 
+from elizacloud.relay.reading import SHORT_READ_BYTES
+
 logger = structlog.get_logger()
 
 BULK_BYTES = 32 << 10
@@ -22,8 +25,10 @@ _BYTES = 1 / (20 << 10)
 """Work is counted in requests: one is two events, a head that comes and its answer, or 20 KB that pass."""
 _SHARED, _ALONE = 2.0, 64.0
 """Work until the loop looks again. To look takes as long as a tenth of a request, which one owner alone need not pay."""
-_PIECE_BYTES, _ANY_BYTES = 32 << 10, 1 << 62
+_PIECE_BYTES, _ANY_BYTES = SHORT_READ_BYTES, 1 << 62
 """Of what has come for an owner, taken at once."""
+_SMALL_BYTES, _MOST_AHEAD = 8 << 10, 16
+"""Between two looks, what is taken ahead of the line: one thing of this size of an owner, and so many of all."""
 _SHARED_SECONDS = 1.0
 """After others were seen."""
 _MOST_ADDRESSES = 4096
@@ -47,6 +52,8 @@ class Turns:
         self._shared_until = 0.0
         self._lines: dict[str, deque[tuple[int, Callable[[int], None]]]] = {}
         """What waits, by owner, and how many bytes it has; the first owner is next."""
+        self._went_ahead: set[str] = set()
+        """Owners of whom nothing more is taken ahead of the line until the loop has looked."""
         self._owner_at: dict[str, str] = {}
         """The owner who came last from an address."""
 
@@ -77,7 +84,11 @@ class Turns:
                 size = self._most
             self._left = left = left - _EVENT - size * _BYTES
             if left <= 0:
-                self._call_soon(self._looked)
+                self._is_over(owner)
+            return size
+        ahead = self._went_ahead
+        if size <= _SMALL_BYTES and owner not in ahead and len(ahead) < _MOST_AHEAD:
+            ahead.add(owner)
             return size
         line = self._lines.get(owner)
         if line is None:
@@ -85,10 +96,16 @@ class Turns:
         line.append((size, take))
         return 0
 
+    def _is_over(self, owner: str) -> None:
+        """The moment, by what this owner had: nothing of it goes ahead of the line, and the loop is asked to look."""
+        self._went_ahead.add(owner)
+        self._call_soon(self._looked)
+
     def _looked(self) -> None:
         """The loop has seen what came: the next ones, one of each owner."""
         shared = self._clock() < self._shared_until
         self._left, self._most = (_SHARED, _PIECE_BYTES) if shared else (_ALONE, _ANY_BYTES)
+        self._went_ahead.clear()
         while self._lines and self._left > 0:
             owner, line = next(iter(self._lines.items()))
             del self._lines[owner]
@@ -98,7 +115,7 @@ class Turns:
             size = min(size, self._most)
             self._left -= _EVENT + size * _BYTES
             if self._left <= 0:
-                self._call_soon(self._looked)
+                self._is_over(owner)
             try:
                 take(size)
             except Exception as error:  # this one's, and others wait behind it

@@ -26,7 +26,7 @@ from elizacloud.relay.http1.head import (
     value_of,
 )
 from elizacloud.relay.outgoing import Outgoing
-from elizacloud.relay.reading import BOUNDED, LONG, BoundedReads
+from elizacloud.relay.reading import BOUNDED, LONG, SHORT, BoundedReads
 from elizacloud.relay.room import Room
 from elizacloud.relay.turns import BULK_BYTES
 
@@ -211,7 +211,9 @@ class UpstreamConnection(BoundedReads):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         taker = self._taker
-        return LONG if self._body is not None and taker is not None and taker.alone() else BOUNDED
+        if self._body is None or taker is None:
+            return BOUNDED
+        return LONG if taker.alone() else SHORT
 
     def data_received(self, data: bytes) -> None:
         taker = self._taker
