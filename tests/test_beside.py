@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from elizacloud.agents.together import both, for_each
+from elizacloud.agents.together import for_each
 from elizacloud.beside import beside, end, finish
 from elizacloud.errors import Conflict, Error, Unavailable
 
@@ -83,7 +83,6 @@ async def test_results_come_in_the_order_of_the_calls() -> None:
     calls = Calls()
     calls.go.set()
     assert await beside(calls.works("first"), calls.works("second")) == ["first", "second"]
-    assert await both(calls.works("one"), calls.works("other")) == ("one", "other")
 
 
 async def _finish(calls: Calls) -> None:
@@ -94,16 +93,12 @@ async def _for_each(calls: Calls) -> None:
     await for_each(["fails", "stays"], lambda id_: calls.fails() if id_ == "fails" else calls.stays(), "try")
 
 
-async def _both(calls: Calls) -> None:
-    await both(calls.stays(), calls.fails())
-
-
 async def _beside(calls: Calls) -> None:
     await beside(calls.fails(), calls.works())
 
 
 @pytest.mark.parametrize("turns", range(6))
-@pytest.mark.parametrize("act", [_finish, _for_each, _both, _beside])
+@pytest.mark.parametrize("act", [_finish, _for_each, _beside])
 async def test_a_cancellation_that_meets_an_error_is_not_lost(
     act: Callable[[Calls], Awaitable[None]], turns: int
 ) -> None:

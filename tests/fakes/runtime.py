@@ -57,7 +57,7 @@ class FakeRuntime:
 
     async def create(self, spec: InstanceSpec) -> str:
         await self._called("create", spec.labels.agent_id)
-        ref = _ref(spec.labels)
+        ref = ref_of(spec.labels)
         if ref in self._held:
             return ref
         before = self._of_volume(_volume(spec.labels))
@@ -198,7 +198,7 @@ class FakeRuntime:
         volume = _volume(spec.labels)
         if secrets.preauth_key is None and volume not in self.joined_volumes:
             self.exits(
-                _ref(spec.labels), exit_code=EXIT_KEY_DEAD, reason="tailnet: no pre-auth key and no node identity"
+                ref_of(spec.labels), exit_code=EXIT_KEY_DEAD, reason="tailnet: no pre-auth key and no node identity"
             )
             return
         self.joined_volumes.add(volume)
@@ -329,7 +329,7 @@ class LosesAnswers(FakeRuntime):
             raise RuntimeUnavailable(f"cannot tell whether the runtime did {call}: it did not answer; look again")
 
 
-def _ref(labels: Labels) -> str:
+def ref_of(labels: Labels) -> str:
     return f"{labels.agent_id}.{labels.generation}.{labels.run}"
 
 

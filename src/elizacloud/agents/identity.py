@@ -6,12 +6,13 @@ its tags stay (hscontrol/state/state.go, v0.29.2): so both the key's id and the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
 from elizacloud.headscale.client import USER
-from elizacloud.headscale.protocol import Node
-from elizacloud.model import Generation, agent_hostname, agent_tag
+from elizacloud.headscale.protocol import Node, PreAuthKey
+from elizacloud.model import Generation, agent_hostname, agent_tag, installation_tag
 
 
 def has_joined(node: Node, generation: Generation) -> bool:
@@ -22,6 +23,18 @@ def has_joined(node: Node, generation: Generation) -> bool:
         and agent_tag(generation.agent_id) in node.tags
         and node.ipv4 is not None
     )
+
+
+def is_own(node: Node, agent_id: str, installation_id: str) -> bool:
+    """True when this node is the agent's by its tags, whatever key it has."""
+    return {agent_tag(agent_id), installation_tag(installation_id)} <= set(node.tags)
+
+
+def has_anothers_key(node: Node, agent_id: str, keys: Iterable[PreAuthKey]) -> bool:
+    """True when the agent's own node was registered again with a key that was not minted for the agent. One that was minted
+    for it earlier is its own, and one that `keys` has no more says nothing."""
+    key = next((key for key in keys if key.id == node.preauth_key_id), None)
+    return key is not None and agent_tag(agent_id) not in key.tags
 
 
 def pinned(generation: Generation, node: Node, now: datetime) -> Generation:

@@ -85,7 +85,7 @@ class Lifecycle:
         self._leases = leases
         holds = leases or Alone()
         self._driver = Driver(parts, holds=holds, random=self._random)
-        self._hints = Hints(self._driver.wake)
+        self._hints = Hints(self._driver.wake, metrics.hints_held.inc)
         self.sweeper = Sweeper(parts, self._suspect, holds=holds, random=self._random)
         self._follower: Follower | None = None
         self._elsewhere: Elsewhere | None = None

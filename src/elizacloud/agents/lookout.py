@@ -7,6 +7,7 @@ decides; a container's report says that it is time to look. Behind both is a slo
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from elizacloud.agents.identity import has_joined
@@ -90,6 +91,10 @@ class Lookout:
         oldest = _now() - self._poll_seconds / 2
         nodes = await self._nodes.get(since=max(oldest, hints.reported_at or oldest))
         return next((node for node in nodes if has_joined(node, generation)), None)
+
+    async def listed(self) -> Sequence[Node]:
+        """All nodes, as far as a list shows them that is not older than an interval."""
+        return await self._nodes.get(since=_now() - self._poll_seconds)
 
     def _of(self, agent_id: str) -> _Hints:
         return self._hints.setdefault(agent_id, _Hints(_now()))

@@ -69,6 +69,11 @@ class Metrics(Collector):
         )
         self.members.set(1)
         self.held = Gauge("elizacloud_held", "Repairs that are held for the operator", registry=None)
+        self.hints_held = Counter(
+            "elizacloud_hints_held",
+            "Hints that an agent's machine gave too often, each looked at later; the log names the agent",
+            registry=None,
+        )
         self.sweep_seconds = Histogram(
             "elizacloud_sweep_seconds", "Time of a whole sweep", buckets=_STEP_SECONDS, registry=None
         )

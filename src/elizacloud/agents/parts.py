@@ -98,6 +98,13 @@ class Parts:
     clean_sweeps: dict[str, int] = field(default_factory=dict)
     """By agent: how many looks in a row found nothing of it."""
 
+    def forget(self, agent_id: str) -> None:
+        """It is gone: keep nothing of it in memory."""
+        self.clean_sweeps.pop(agent_id, None)
+        self.lookout.forget(agent_id)
+        self.uses.forget(agent_id)
+        self.handover.drop(agent_id)
+
     def under(self, hold: Hold) -> Parts:
         """The same, for work under this lease: what it writes and does outside counts only while the lease is held."""
         if hold.fence is None:

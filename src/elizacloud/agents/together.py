@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from elizacloud.beside import finish
 
 T = TypeVar("T")
-U = TypeVar("U")
 
 
 async def for_each(ids: Iterable[str], act: Callable[[str], Awaitable[object]], what: str) -> None:
@@ -20,14 +19,6 @@ async def for_each(ids: Iterable[str], act: Callable[[str], Awaitable[object]], 
         await act(id_)
 
     await finish([asyncio.create_task(one(id_), name=f"{what} {id_}") for id_ in ids])
-
-
-async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """What each returns; they run beside each other. The first error ends the other and is raised."""
-    one = asyncio.create_task(first, name="first of both")
-    other = asyncio.create_task(second, name="second of both")
-    await finish([one, other])
-    return one.result(), other.result()
 
 
 @asynccontextmanager

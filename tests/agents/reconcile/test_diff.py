@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import pytest
 
-from elizacloud.agents.reconcile.diff import Kind, diff
+from elizacloud.agents.reconcile.diff import Finding, Kind, diff
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import Generation, Run, agent_hostname
@@ -24,6 +25,10 @@ A, B = "bbbbbbbbbbbbbbbb", "cccccccccccccccc"
 
 def tags(agent_id: str = A, installation: str = OURS) -> tuple[str, ...]:
     return ("tag:agent", f"tag:a-{agent_id}", f"tag:i-{installation}")
+
+
+def found_in(of: list[Record], outside: Outside, **known: Any) -> list[Finding]:
+    return list(chain.from_iterable(diff(of, outside, installation_id=OURS, now=NOW, **known)))
 
 
 def record(state: State = State.READY, **changes: Any) -> Record:
@@ -209,7 +214,7 @@ def test_what_is_found(
     found: list[tuple[Kind, str]],
 ) -> None:
     volumes = tuple(Volume(f"{one.agent.id}.1.0", one.agent.id, 1) for one in of)
-    findings = diff(of, Outside(instances, nodes, keys, volumes), installation_id=OURS, now=NOW)
+    findings = found_in(of, Outside(instances, nodes, keys, volumes))
     assert [(finding.kind, finding.about) for finding in findings] == found
     assert all(finding.agent_id == A for finding in findings)
 
@@ -248,7 +253,7 @@ VOLUME = Volume(f"{A}.1.0", A, 1)
 def test_what_is_found_of_volumes(
     of: list[Record], instances: tuple[Instance, ...], volumes: tuple[Volume, ...], found: list[tuple[Kind, str]]
 ) -> None:
-    findings = diff(of, Outside(instances, *WELL[1:], volumes), installation_id=OURS, now=NOW, gone={B})
+    findings = found_in(of, Outside(instances, *WELL[1:], volumes), gone={B})
     assert [(one.kind, one.about) for one in findings if one.kind is not Kind.ORPHAN_NODE] == found
 
 
@@ -258,7 +263,7 @@ def test_a_relay_that_was_not_there_before_is_found_by_its_machine() -> None:
     by_hand = node("n9", machine_key="other", tags=("tag:relay",))
     theirs = node("n6", machine_key="theirs", tags=("tag:relay", f"tag:i-{THEIRS}"))
     outside = Outside((), (ours, new, by_hand, theirs), ())
-    found = diff([], outside, installation_id=OURS, now=NOW, relays={"known"})
+    found = found_in([], outside, relays={"known"})
     assert [(finding.kind, finding.about) for finding in found] == [
         (Kind.UNKNOWN_RELAY, "n8"),
         (Kind.UNKNOWN_RELAY, "n9"),
@@ -269,14 +274,14 @@ def test_a_relay_that_was_not_there_before_is_found_by_its_machine() -> None:
 def test_an_id_that_two_agents_have_is_found_with_both() -> None:
     other = replace(record(), agent=replace(record().agent, id=B))
     other = replace(other, generation=replace(other.generation, agent_id=B, preauth_key_id="k2"))
-    found = diff([record(), other], Outside((), (), ()), installation_id=OURS, now=NOW)
+    found = found_in([record(), other], Outside((), (), ()))
     twice = [(finding.agent_id, finding.about) for finding in found if finding.kind is Kind.ID_TWICE]
     assert twice == [(A, "node n1"), (B, "node n1")]
 
 
 def test_instances_are_repaired_before_nodes_and_nodes_before_keys() -> None:
     outside = Outside((instance(),), (node(),), (key("k7"),))
-    kinds = [finding.kind for finding in diff([], outside, installation_id=OURS, now=NOW)]
+    kinds = [finding.kind for finding in found_in([], outside)]
     assert kinds == [Kind.ORPHAN_INSTANCE, Kind.ORPHAN_NODE, Kind.SPENT_KEY]
 
 

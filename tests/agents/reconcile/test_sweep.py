@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from elizacloud.agents.reconcile import diff, sweep
 from elizacloud.agents.reconcile.diff import Finding, Kind
 from elizacloud.agents.reconcile.repair import repair
 from elizacloud.errors import HeadscaleUnavailable
@@ -13,6 +14,7 @@ from elizacloud.model import AgentSpec
 from elizacloud.runtime.protocol import InstanceSpec, Labels
 from elizacloud.states import State
 from tests.agents.world import ANN, INSTALLATION, World
+from tests.loop_turns import calls_by_turn
 
 pytestmark = pytest.mark.looptime
 
@@ -215,3 +217,14 @@ async def test_a_removal_that_fails_each_time_does_not_make_sweeps_more_frequent
         swept = world.calls("list_preauth_keys")
         await world.passes(600)
         assert world.calls("list_preauth_keys") - swept <= 15
+
+
+async def test_a_comparison_of_many_lets_others_have_their_turns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world.running():
+        for number in range(5):
+            await world.ready(f"agent {number}")
+    monkeypatch.setattr(sweep, "PIECES_AT_ONCE", 2)
+    async with calls_by_turn(monkeypatch, diff, "_of_record") as in_turn:
+        assert (await world.lifecycle.sweeper.sweep()).repair == ()
+    assert in_turn.total() == 5
+    assert max(in_turn.values()) <= 2

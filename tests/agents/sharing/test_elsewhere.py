@@ -114,6 +114,22 @@ async def test_what_the_leaders_sweep_suspects_is_looked_at_by_whoever_drives_it
         )
 
 
+async def test_who_asked_at_another_one_and_got_nothing_ends_nobody_elses_wait(
+    world: SharedWorld, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "HANDOVER_SECONDS", 0.0)
+    one: ControlPlane = await start()  # type: ignore[misc]
+    await one.until_it_holds(len(SHARED))
+    there, handover, agent_id = one.lifecycle._elsewhere, one.lifecycle._parts.handover, one.an_id()
+    assert there is not None
+    asked = there._environment({"agent": agent_id})
+    assert asked is not None
+    others = handover.expect(agent_id)
+    assert await asked is None
+    assert handover.is_expected(agent_id)
+    assert not others.cancelled()
+
+
 async def test_what_is_left_behind_at_another_one_is_swept_soon(
     world: SharedWorld, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,8 @@ class Elsewhere:
             shown = {field.name: getattr(secrets, field.name) for field in fields(secrets)}
             return {name: value and value.get_secret_value() for name, value in shown.items()}
         finally:
-            self._parts.handover.give_up(agent_id)
+            # Somebody else may wait for the next ones by now.
+            self._parts.handover.give_up(agent_id, expected)
 
 
 async def _within(seconds: float, answer: asyncio.Future[Any]) -> Any:

@@ -146,7 +146,7 @@ class Follower:
         if record.agent.state in (State.DELETING, State.TOMBSTONE, State.GONE):
             await self._relays.here.withdraw(record.agent.id, within_seconds=0)
         if record.agent.state is State.GONE:
-            self._parts.lookout.forget(record.agent.id)
+            self._parts.forget(record.agent.id)
 
     async def _withdraw(self, asked: Hint) -> None:
         """Another control plane waits until nothing of the agent is in flight: give our workers' word."""

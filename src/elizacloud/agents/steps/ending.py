@@ -87,10 +87,7 @@ async def confirm_gone(parts: Parts, record: Record, waiting: Waiting) -> Outcom
     if clean < CLEAN_SWEEPS:
         return Later(CLEAN_GAP_SECONDS)
     await parts.journal.save(record, step=Step.CONFIRM_GONE, to=State.GONE, seconds=waiting.seconds, failure=None)
-    parts.clean_sweeps.pop(agent.id, None)
-    parts.lookout.forget(agent.id)
-    parts.uses.forget(agent.id)
-    parts.handover.drop(agent.id)
+    parts.forget(agent.id)
     return Moved()
 
 

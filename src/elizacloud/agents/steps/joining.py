@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from elizacloud.agents.backoff import HOST_STOPPED
-from elizacloud.agents.identity import drift, pinned
+from elizacloud.agents.identity import drift, has_anothers_key, is_own, pinned
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.launching import retire_key
-from elizacloud.agents.together import both
 from elizacloud.agents.told import upstream_of
 from elizacloud.errors import HeadscaleUnavailable, Unavailable
 from elizacloud.runtime.protocol import STOPPED, Instance, Phase
@@ -49,12 +48,15 @@ async def await_join(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
             failure=None,
         )
         return Moved()
+    if waiting.is_over:
+        await _check_key_of_node(parts, record)
     if agent.external:
         return Later(parts.lookout.next_look_seconds(agent.id))
-    if waiting.seconds >= parts.settings.key_lifetime_seconds:
-        return await fall_back(parts, record, Step.AWAIT_JOIN, "stopped: it did not join while its key was valid")
+    # Before its key is over: a node that was changed waits for a person, and a new key would be the next round of the same.
     if waiting.is_over and (outcome := await _look_at_node(parts, record)) is not None:
         return outcome
+    if waiting.seconds >= parts.settings.key_lifetime_seconds:
+        return await fall_back(parts, record, Step.AWAIT_JOIN, "stopped: it did not join while its key was valid")
     if waiting.is_over and agent.failure is None:
         raise StepFailed(
             f"no node joined the tailnet within {waiting.within_seconds:.0f} seconds",
@@ -66,19 +68,23 @@ async def await_join(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
 
 
 async def await_ready(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
-    """Ready: a relay got a live answer over its own path. The used key is expired beside the probe."""
+    """Ready: a relay got a live answer over its own path. The used key is expired after that, and whatever comes of it: who
+    waits for the agent does not wait for its key."""
     agent = record.agent
     if (ended := await why_ended(parts, record)) is not None:
         return await fall_back(parts, record, Step.AWAIT_READY, ended)
     held = agent.failure is not None and agent.failure.code == NODE_CHANGED
     if held and (outcome := await _look_at_node(parts, record)) is not None:
         return outcome
-    probing = parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
-    record, probe = await both(_settle_key(parts, record), probing)
+    try:
+        probe = await parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
+    except Unavailable:
+        await _settle_key(parts, record)
+        raise
     if probe.live:
         run = record.run
         assert run is not None
-        await parts.journal.save(
+        record = await parts.journal.save(
             record,
             step=Step.AWAIT_READY,
             to=State.READY,
@@ -87,7 +93,9 @@ async def await_ready(parts: Parts, record: Record, waiting: Waiting) -> Outcome
             failure=None,
             agent_ready=probe.ready,
         )
+        await _settle_key(parts, record)
         return Moved()
+    record = await _settle_key(parts, record)
     if waiting.is_over:
         if (outcome := await _look_at_node(parts, record)) is not None:
             return outcome
@@ -158,6 +166,24 @@ async def _look_at_node(parts: Parts, record: Record) -> Outcome | None:
         )
         return Moved()
     return None
+
+
+async def _check_key_of_node(parts: Parts, record: Record) -> None:
+    """Raise StepFailed when the node that is to join is there already, but came by a key that was not minted for it: its
+    machine got hold of one."""
+    agent_id, generation, installation_id = record.agent.id, record.generation, parts.place.installation_id
+    if generation.node_id is not None:
+        return
+    own = [node for node in await parts.lookout.listed() if is_own(node, agent_id, installation_id)]
+    strays = [node for node in own if node.preauth_key_id != generation.preauth_key_id]
+    keys = await parts.place.headscale.list_preauth_keys() if strays else []
+    if any(has_anothers_key(node, agent_id, keys) for node in strays):
+        raise StepFailed(
+            "its node was registered again with a pre-auth key that was not minted for it",
+            code=NODE_CHANGED,
+            fix="Find out how its machine came by that key; then restart the agent, which gives it a new key and node.",
+            retry_after_seconds=parts.lookout.next_look_seconds(agent_id),
+        )
 
 
 def _node_changed(how: str) -> StepFailed:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, quick_deaths, seconds_until, was_stopped_by_us
-from elizacloud.agents.identity import drift, has_joined, pinned
+from elizacloud.agents.identity import drift, has_joined, is_own, pinned
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.volume import begin_generation, volume_is_lost
@@ -253,8 +253,8 @@ def _joined_as(parts: Parts, record: Record, nodes: Sequence[Node]) -> Generatio
 async def _delete_own(parts: Parts, record: Record, nodes: Sequence[Node]) -> None:
     """Delete those that are the agent's by tag and that it is not to be: its tailscaled would come back as one, and wait for a
     key of before."""
-    tags = {agent_tag(record.agent.id), installation_tag(parts.place.installation_id)}
-    own = [] if record.agent.external else [node for node in nodes if tags <= set(node.tags)]
+    agent, installation_id = record.agent, parts.place.installation_id
+    own = [] if agent.external else [node for node in nodes if is_own(node, agent.id, installation_id)]
     if own:
         await parts.memory.check_headscale()  # on another one they are another's with the same tags
         await for_each((node.id for node in own), parts.place.headscale.delete_node, "delete node")
@@ -262,7 +262,12 @@ async def _delete_own(parts: Parts, record: Record, nodes: Sequence[Node]) -> No
 
 async def _why_lost(parts: Parts, record: Record) -> str | None:
     """Why the agent cannot come back as the node that it was, or None when it can. One that is its own still, but is not what
-    it was or was refused, is deleted: its tailscaled would come back as this node, whatever key it is given."""
+    it was or was refused, is deleted: its tailscaled would come back as this node, whatever key it is given.
+
+    What a new key does to a node that was expired (`headscale nodes expire`), tailscaled 1.102.3: 0.27.1 revives it; 0.28.0 makes
+    a second node with another address; 0.29.2 puts the key on the node, which stays expired, and refuses the key as used. So
+    only 0.27 could keep the address.
+    """
     generation, run = record.generation, record.run
     assert generation.node_id is not None
     node = await parts.place.headscale.get_node(generation.node_id)
