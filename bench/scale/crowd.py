@@ -48,6 +48,8 @@ async def fill(store: Store, cipher: Cipher, world: World, count: int) -> None:
         async with store._database.write() as connection:
             for table, some in values.items():
                 await connection.execute(sa.insert(table), some)
+    async with store._database.write() as connection:
+        await connection.execute(sa.text("ANALYZE"))  # as autovacuum does within a minute
 
 
 def _rows_of(agent_id: str, number: int) -> tuple[Agent, Generation, Run]:

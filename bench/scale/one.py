@@ -24,7 +24,7 @@ import aiohttp
 import structlog
 import uvicorn
 import uvloop
-from tests.agents.world import World
+from tests.agents.world import INSTALLATION, World
 from tests.fakes.runtime import FakeRuntime
 from tests.fakes.store import CELL, HOST
 
@@ -65,6 +65,7 @@ async def measure(url: str, count: int) -> Found:
     async with await Store.open(url, cipher) as store:
         await store.places.ensure_cell(CELL)
         await store.places.ensure_host(HOST)
+        await store.installation.ensure(INSTALLATION)
         world = World(store, FakeRuntime(), clock=utc_now)
         await fill(store, cipher, world, count)
         before = _resident()

@@ -14,6 +14,7 @@ from elizacloud.model import Agent, AgentSpec, Failure, Generation, Run
 from elizacloud.states import State, Wanted
 from elizacloud.store import Cipher, Store, agents, rows
 from tests.fakes.store import CELL, HOST, an_agent, created
+from tests.loop_turns import calls_by_turn
 from tests.store.conftest import Clock, Open
 
 SPEC = AgentSpec(
@@ -400,3 +401,11 @@ async def test_many_are_read_in_portions_and_none_is_made_in_a_transaction(
     assert {record.agent.id for record in await store.agents.records()} == ids
     assert {agent.id for agent in await store.agents.list_all()} == ids
     assert open_ones == {0}
+
+
+async def test_only_so_many_are_made_in_one_turn_of_the_loop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = {(await created(store, an_agent(f"n{n}"))).id for n in range(7)}
+    monkeypatch.setattr(agents, "_AT_ONCE", 2)
+    async with calls_by_turn(monkeypatch, rows, "agent_from_row") as in_turn:
+        assert {record.agent.id for record in await store.agents.records()} == ids
+    assert sorted(in_turn.values()) == [1, 2, 2, 2]

@@ -179,6 +179,21 @@ CUT_OTHERS = b"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'"""
 
 
+async def test_a_read_takes_no_transaction_and_a_write_on_the_same_connection_does(
+    open_store: Open, postgresql_url: str
+) -> None:
+    store = await open_store(postgresql_url)
+    found = []
+    for begin in (store._database.read, store._database.write, store._database.read, store._database.write):
+        async with begin() as connection:
+            await connection.execute(sa.select(sa.literal(1)))
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, psycopg.AsyncConnection)
+            found.append((driver.info.backend_pid, driver.info.transaction_status.name))
+    (pid,) = {pid for pid, _ in found}
+    assert found == [(pid, "IDLE"), (pid, "INTRANS")] * 2
+
+
 async def test_connections_that_are_cut_are_made_again(open_store: Open, postgresql_url: str) -> None:
     store = await with_places(await open_store(postgresql_url))
     agent = await created(store)

@@ -25,7 +25,8 @@ from elizacloud.store.owners import ensure_owner
 
 _AGENTS, _GENERATIONS, _RUNS = tables.agents, tables.generations, tables.runs
 _LONGEST_PAGE = 1000
-_PORTION = 200
+_PORTION, _AT_ONCE = 200, 25
+"""Rows of one query, and those of it that are made into nouns in one turn of the loop: 25 take some 1 ms."""
 _Noun = TypeVar("_Noun")
 
 
@@ -267,13 +268,15 @@ class Agents:
         while True:
             async with self._database.read() as connection:
                 read = (await connection.execute(portion)).all()
-            found += [noun_from_row(row) for row in read]
+            for first in range(0, len(read), _AT_ONCE):
+                if found:
+                    await asyncio.sleep(0)
+                found += [noun_from_row(row) for row in read[first : first + _AT_ONCE]]
             if len(read) < _PORTION:
                 return found
             last = _AGENT_PART.of(read[-1])
             after = sa.tuple_(sa.literal(last["created_at"], tables.UtcTime), sa.literal(last["id"]))
             portion = query.where(place > after)
-            await asyncio.sleep(0)
 
     def _record_from_row(self, row: Any) -> Record:
         run = _RUN_PART.of(row)
