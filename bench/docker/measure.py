@@ -1,4 +1,4 @@
-"""What is measured of agents in containers, in one run: ours and the bare script by turns, on a cloud of their own."""
+"""What is measured of agents in containers, in one run: ours, the bare script and the least by turns, on a cloud of their own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from scripts.cloud import running_cloud
 from tests.docker_engine import AGENT_IMAGE, EMBEDDED_IMAGE, SIDECAR_IMAGE, DockerEngine, lift_filters
 
-from bench.docker.bare import Bare
+from bench.docker.bare import Least, Script
 from elizacloud.client import Client
 from elizacloud.headscale.client import HeadscaleClient
 from elizacloud.runtime.docker.labels import Role, name_of
@@ -44,10 +44,13 @@ class Measured:
     ours_seconds: list[float] = field(default_factory=list)
     same_image_seconds: list[float] = field(default_factory=list)
     """Of agents in the image that the bare script runs, which joins by itself: one container, where a sidecar makes it two."""
-    bare_seconds: list[float] = field(default_factory=list)
+    script_seconds: list[float] = field(default_factory=list)
+    """Empty where there is no docker command."""
+    least_seconds: list[float] = field(default_factory=list)
     ours_at_once_seconds: float = 0.0
     same_image_at_once_seconds: float = 0.0
-    bare_at_once_seconds: float = 0.0
+    script_at_once_seconds: float = 0.0
+    least_at_once_seconds: float = 0.0
     from_pause_seconds: list[float] = field(default_factory=list)
     from_stop_seconds: list[float] = field(default_factory=list)
     tailscaled_rss_bytes: int = 0
@@ -76,9 +79,11 @@ async def measure(engine: DockerEngine, plan: Plan) -> Measured:
                     Client(running["url"], SecretStr(running["apiToken"])) as client,
                 ):
                     relay = Path(run_file["sockets"]["tailscaled"])
-                    bare = Bare(docker, headscale, server["url"], EMBEDDED_IMAGE, relay, "bridge")
+                    same = (docker, headscale, server["url"], EMBEDDED_IMAGE, relay, "bridge")
+                    program = shutil.which("docker")
+                    script = None if program is None else Script(*same, program, engine.url)
                     try:
-                        await _create(client, bare, plan, measured)
+                        await _create(client, script, Least(*same), plan, measured)
                         await _wake(client, docker, plan, measured)
                     finally:
                         await headscale.close()
@@ -97,24 +102,33 @@ async def _remove_networks(engine: DockerEngine, *, but: list[str]) -> None:
                 await (await docker.networks.get(name)).delete()
 
 
-async def _create(client: Client, bare: Bare, plan: Plan, measured: Measured) -> None:
+async def _create(client: Client, script: Script | None, least: Least, plan: Plan, measured: Measured) -> None:
     await _forget(client, [(await _created(client, "first"))[1]])  # which makes the network
     for number in range(plan.rounds):
         for image, into in ((None, measured.ours_seconds), (EMBEDDED_IMAGE, measured.same_image_seconds)):
             seconds, agent_id = await _created(client, f"bench-{number}", image)
             into.append(seconds)
             await _forget(client, [agent_id])
-        seconds, container_id = await bare.create()
-        measured.bare_seconds.append(seconds)
-        await bare.remove(container_id)
+        for bare, into in ((script, measured.script_seconds), (least, measured.least_seconds)):
+            if bare is not None:
+                seconds, container_id = await bare.create()
+                into.append(seconds)
+                await bare.remove(container_id)
     measured.ours_at_once_seconds = await _at_once(client, plan.at_once, None)
     measured.same_image_at_once_seconds = await _at_once(client, plan.at_once, EMBEDDED_IMAGE)
+    if script is not None:
+        measured.script_at_once_seconds = await _bare_at_once(script, plan.at_once)
+    measured.least_at_once_seconds = await _bare_at_once(least, plan.at_once)
+
+
+async def _bare_at_once(bare: Least, number: int) -> float:
     began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
-        bares = [tasks.create_task(bare.create()) for _ in range(plan.at_once)]
-    measured.bare_at_once_seconds = time.monotonic() - began
-    for made in bares:
-        await bare.remove(made.result()[1])
+        made = [tasks.create_task(bare.create()) for _ in range(number)]
+    seconds = time.monotonic() - began
+    for task in made:
+        await bare.remove(task.result()[1])
+    return seconds
 
 
 async def _at_once(client: Client, number: int, image: str | None) -> float:
@@ -138,9 +152,8 @@ async def _created(client: Client, name: str, image: str | None = None) -> tuple
 
 async def _wake(client: Client, docker: Docker, plan: Plan, measured: Measured) -> None:
     """By a request through the relay, which is answered as if the agent had been there."""
+    _, idle_id = await _created(client, "idle")
     _, agent_id = await _created(client, "sleeper")
-    sidecar = docker.containers.container(name_of((agent_id, 1), Role.TAILNET))
-    measured.tailscaled_rss_bytes = _tailscaled_rss_bytes((await sidecar.show())["State"]["Pid"])
     for _ in range(plan.pauses):
         await client.pause_agent(agent_id)
         await client.wait_until(agent_id, {State.PAUSED}, within_seconds=WITHIN_SECONDS)
@@ -156,7 +169,9 @@ async def _wake(client: Client, docker: Docker, plan: Plan, measured: Measured) 
     await asyncio.sleep(plan.paused_seconds)
     measured.paused_for_seconds = plan.paused_seconds
     measured.paused_cpu_seconds = sum([await _cpu_seconds(container) for container in containers]) - sum(before)
-    await _forget(client, [agent_id])
+    sidecar = docker.containers.container(name_of((idle_id, 1), Role.TAILNET))
+    measured.tailscaled_rss_bytes = _tailscaled_rss_bytes((await sidecar.show())["State"]["Pid"])
+    await _forget(client, [agent_id, idle_id])
 
 
 async def _woken(client: Client, agent_id: str) -> float:

@@ -309,6 +309,42 @@ async def test_a_standard_input_that_ends_too_early_is_64(container: Container) 
 
         assert (seen.code, seen.printed) == (64, "")
         assert "the standard input has ended" in seen.said
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(container.told("tailscaled.pid")), 0)
+
+
+async def started(container: Container) -> int:
+    """tailscaled's process id, as soon as it has one."""
+    async with asyncio.timeout(20):
+        while not (pid := container.told("tailscaled.pid")):
+            await asyncio.sleep(0)
+    return int(pid)
+
+
+async def test_tailscaled_starts_while_the_key_is_on_its_way(container: Container) -> None:
+    async with container.runs("/bin/cat", HEADSCALE_AUTH_KEY="stdin", ELIZACLOUD_JOIN_TOKEN="stdin") as process:
+        await started(container)
+        seen = await ended(process, b"hskey-auth-late\njoin-token\nrest")
+
+    assert (seen.code, seen.printed) == (0, "rest")
+    assert container.told("keys") == "hskey-auth-late\n"
+
+
+@pytest.mark.parametrize("code", [143, 69])
+async def test_who_waits_for_the_key_can_be_stopped_and_sees_the_end_of_tailscaled(
+    container: Container, code: int
+) -> None:
+    async with container.runs("/bin/cat", HEADSCALE_AUTH_KEY="stdin") as process:
+        tailscaled = await started(container)
+        if code == 143:
+            process.send_signal(signal.SIGTERM)
+        else:
+            os.kill(tailscaled, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            assert await process.wait() == code
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(tailscaled, 0)
 
 
 async def test_an_agents_secrets_are_in_its_environment_alone(container: Container) -> None:
@@ -333,6 +369,86 @@ async def test_an_agent_does_not_run_without_its_secrets(container: Container) -
 
         assert seen.code != 0
         assert seen.printed == ""
+
+
+# The way to its relays
+
+NODES = """\
+100.64.0.7   milaidy-bcdfghjkm2345678  tagged-devices  linux  -
+100.64.0.2   relay-gone                tagged-devices  linux  offline, last seen 2d ago
+100.64.0.1   relay-new                 tagged-devices  linux  -
+100.64.0.3   relay-idle                tagged-devices  linux  idle, tx 92 rx 148
+100.64.0.4   relay-known               tagged-devices  linux  active; direct 10.0.0.1:41641, tx 92 rx 148
+fd7a:115c::5 relay-six                 tagged-devices  linux  -
+100.64.0.6   relay-more                tagged-devices  linux  -
+100.64.0.8   relay-fourth              tagged-devices  linux  -
+100.64.0.9   relay-fifth               tagged-devices  linux  -
+
+# Health check:
+#     - Tailscale is tired
+"""
+
+
+async def pinged(container: Container, number: int) -> list[str]:
+    """The first pings, when there are so many."""
+    async with asyncio.timeout(20):
+        while len(container.calls("ping")) < number:
+            await asyncio.sleep(0)
+    return container.calls("ping")
+
+
+async def test_it_looks_for_the_way_to_relays_that_have_not_come_yet(container: Container) -> None:
+    (container.bin / "status").write_text(NODES)
+
+    async with container.runs("/bin/cat") as process:
+        await pinged(container, 4)
+        seen = await ended(process)
+
+    relays = ["100.64.0.1", "fd7a:115c::5", "100.64.0.6", "100.64.0.8"]
+    assert [call.split()[-1] for call in container.calls("ping")] == relays
+    assert seen.code == 0
+    assert seen.said == "[elizacloud] on the tailnet as 100.64.0.7\n[elizacloud] the agent ended, with status 0\n"
+    assert container.calls("ip") == [], "a second process, for nothing"
+
+
+async def test_a_relay_that_does_not_answer_is_given_up(container: Container) -> None:
+    (container.bin / "status").write_text(NODES)
+    (container.bin / "ping").write_text("""\
+case " $* " in *" 100.64.0.1 "*) exec sleep 60 ;; esac
+echo 'no matching peer' >&2
+exit 1
+""")
+
+    async with container.runs("/bin/cat") as process:
+        await pinged(container, 4)
+        seen = await ended(process)
+
+    assert seen.code == 0
+    assert seen.said.count("\n") == 2
+
+
+async def test_neither_the_agent_nor_its_end_waits_for_a_way(container: Container) -> None:
+    (container.bin / "status").write_text(NODES)
+    (container.bin / "ping").write_text(
+        'echo $$ >"$here/ping.pid.new"; mv "$here/ping.pid.new" "$here/ping.pid"; exec sleep 60'
+    )
+    container.has("mv")
+    agent = 'while [ ! -e "$1" ]; do sleep 0.01; done; exit 7'
+
+    seen = await container.run("/bin/sh", "-c", agent, "sh", str(container.bin / "ping.pid"))
+
+    assert seen.code == 7
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(container.told("ping.pid")), 0)
+
+
+async def test_an_address_that_is_not_told_with_the_nodes_is_asked_for(container: Container) -> None:
+    (container.bin / "status").write_text("fd7a:115c::7  agent  tagged-devices  linux  -\n")
+
+    seen = await container.run("/bin/sh", "-c", "exit 0")
+
+    assert seen.code == 0
+    assert "on the tailnet as 100.64.0.7" in seen.said
 
 
 # What goes wrong

@@ -57,13 +57,13 @@ class Units:
         none runs."""
         try:
             for container in reversed(unit.containers):
-                await self._start(container, handed.get(container.role))
+                await self._start(container, handed[container.role])
         except RuntimeRefused as error:
             if unit.sidecar is not None and await self._is_over(unit.sidecar):
                 return  # it ended by itself before the agent could be started beside it: the unit ran, and is over
             raise RuntimeRefused(str(error), code="spawn_failed") from error
 
-    async def _start(self, container: Container, given: bytes | None) -> None:
+    async def _start(self, container: Container, given: bytes) -> None:
         async def begin() -> None:
             async with self._engine.asked("start the instance"):
                 await started.start()
@@ -74,9 +74,6 @@ class Units:
 
         async with self._engine.asked("start the instance", within_seconds=2 * CALL_SECONDS) as docker:
             started = docker.containers.container(container.id)
-            if given is None:
-                await begin()
-                return
             async with started.attach(stdin=True) as stream:
                 await hand_over(stream, b"")  # which attaches
                 # Beside each other: only a container that runs takes more than a socket holds.
@@ -115,10 +112,12 @@ class Units:
                 await docker.containers.container(unit.sidecar.id).kill(signal="SIGKILL")
 
     async def remove(self, unit: Unit) -> None:
-        for container in unit.containers:
-            with suppress(NotFound):
-                async with self._engine.asked("remove the instance") as docker:
-                    await docker.containers.container(container.id).delete(force=True, v=True)
+        await beside(*(self._remove(container) for container in unit.containers))
+
+    async def _remove(self, container: Container) -> None:
+        with suppress(NotFound):
+            async with self._engine.asked("remove the instance") as docker:
+                await docker.containers.container(container.id).delete(force=True, v=True)
 
     async def _look(self, listed: DockerContainer, looking: asyncio.Semaphore) -> Container | None:
         if (unstarted := unstarted_of(listed._container)) is not None:
