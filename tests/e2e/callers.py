@@ -55,8 +55,16 @@ class Callers:
     async def heard(self, agent: str, *, after_run: int, within_seconds: float = WITHIN_SECONDS) -> Who:
         """A good answer of the agent, of a later run than that."""
         async with asyncio.timeout(within_seconds), self._heard:
-            await self._heard.wait_for(lambda: agent in self.last and self.last[agent].run > after_run)
+            await self._heard.wait_for(lambda: self._has_answered(agent, after_run))
         return self.last[agent]
+
+    async def heard_or_misled(self, agent: str, *, after_run: int, within_seconds: float = WITHIN_SECONDS) -> None:
+        """The same, or a wrong answer to anybody: whoever is misled may stay so, and never hear of the agent again."""
+        async with asyncio.timeout(within_seconds), self._heard:
+            await self._heard.wait_for(lambda: bool(self.wrong) or self._has_answered(agent, after_run))
+
+    def _has_answered(self, agent: str, after_run: int) -> bool:
+        return agent in self.last and self.last[agent].run > after_run
 
     def forget_outcomes(self) -> None:
         self.outcomes.clear()
@@ -77,9 +85,9 @@ class Callers:
     async def _note(self, asked: str, body: bytes) -> None:
         said = json.loads(body)
         who = Who(said["agentId"], int(said["generation"]), int(said["run"]))
-        if who.agent != asked or who < self.last.get(asked, who):
-            self.wrong.append((asked, who))
-            return
         async with self._heard:
-            self.last[asked] = who
+            if who.agent != asked or who < self.last.get(asked, who):
+                self.wrong.append((asked, who))
+            else:
+                self.last[asked] = who
             self._heard.notify_all()

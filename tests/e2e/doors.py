@@ -19,10 +19,15 @@ from pydantic import SecretStr
 from elizacloud.client import Client
 from elizacloud.states import State
 from tests.e2e.cloud import Cloud
-from tests.e2e.conftest import READY_SECONDS
+from tests.e2e.conftest import READY_SECONDS, SERVERS, server_name
 from tests.relay.conftest import Answer, RawClient
 
-MODES = ["userspace", "tun"]
+WAYS = [
+    pytest.param((mode, server), id=f"{mode} {server_name(server)}")
+    for server in SERVERS
+    for mode in ("userspace", "tun")
+]
+"""How a relay dials, and on which control server the tailnet is."""
 WITHIN_SECONDS = 60
 
 
@@ -35,6 +40,8 @@ class Place:
     token: str
     agent_id: str
     worker_pid: int
+    server: str
+    """The control server's name."""
 
 
 @dataclass
@@ -84,7 +91,9 @@ class Door:
 
 
 @contextlib.contextmanager
-def agent_dialled(mode: str, program: str, environment: Mapping[str, str] | None = None) -> Iterator[Place]:
+def agent_dialled(
+    mode: str, program: str, environment: Mapping[str, str] | None = None, *, headscale: str = "devcontrol"
+) -> Iterator[Place]:
     """A program as the one agent of a cloud that dials in this mode. In TUN mode this thread stays in the cloud's network."""
     with contextlib.ExitStack() as stack:
         if mode == "tun":
@@ -92,14 +101,15 @@ def agent_dialled(mode: str, program: str, environment: Mapping[str, str] | None
                 pytest.skip(reason)
             inside, _ = stack.enter_context(namespace_with_a_way_out())
             stack.enter_context(inside.entered())
-        cloud = Cloud("devcontrol", environment={"ELIZACLOUD_TAILNET_MODE": mode, **(environment or {})})
+        cloud = Cloud(headscale, environment={"ELIZACLOUD_TAILNET_MODE": mode, **(environment or {})})
         stack.callback(cloud.remove)
         cloud.start()
         address = urlsplit(cloud.url)
         assert address.hostname
         assert address.port
         agent_id = asyncio.run(_created(cloud, program))
-        yield Place(address.hostname, address.port, cloud.token, agent_id, cloud.pid_of("elizacloud.app.relay_worker"))
+        worker = cloud.pid_of("elizacloud.app.relay_worker")
+        yield Place(address.hostname, address.port, cloud.token, agent_id, worker, server_name(headscale))
 
 
 async def _created(cloud: Cloud, program: str) -> str:

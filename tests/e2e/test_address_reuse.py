@@ -77,7 +77,7 @@ class Churn:
             if hold_relay:
                 await self._until_joined(getting, before)
         for agent in getting:
-            await self.callers.heard(agent, after_run=before[agent], within_seconds=WITHIN_SECONDS)
+            await self.callers.heard_or_misled(agent, after_run=before[agent], within_seconds=WITHIN_SECONDS)
         await self._note(getting)
         self.rounds += 1
 

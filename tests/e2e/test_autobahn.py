@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from elizacloud.processes import spawn
-from tests.e2e.doors import MODES, WITHIN_SECONDS, Door, Place, agent_dialled
+from tests.e2e.doors import WAYS, WITHIN_SECONDS, Door, Place, agent_dialled
 from tests.fakes import websocket_agent
 from tests.ports import free_port
 
@@ -26,9 +26,10 @@ pytest.importorskip("kosoku", reason="needs kosoku, which has Autobahn's cases a
 RUNNER = Path(__file__).parents[1] / "fakes" / "autobahn.py"
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(scope="module", params=WAYS)
 def running(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with agent_dialled(request.param, websocket_agent.__file__) as place:
+    mode, headscale = request.param
+    with agent_dialled(mode, websocket_agent.__file__, headscale=headscale) as place:
         yield place
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -20,7 +20,8 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.e2e.doors import MODES, WITHIN_SECONDS, Door, Place, agent_dialled
+from tests.conftest import CONTROL_SERVER
+from tests.e2e.doors import WAYS, WITHIN_SECONDS, Door, Place, agent_dialled
 from tests.fakes import raw_agent
 
 FIRST_BYTE_SECONDS, HEADERS_SECONDS = 3, 2
@@ -31,18 +32,22 @@ MOST_GROWTH_BYTES = 16 << 20
 """Of a worker's memory, whatever passes through it."""
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(scope="module", params=WAYS)
 def running(request: pytest.FixtureRequest) -> Iterator[Place]:
     deadlines = {
         "ELIZACLOUD_FIRST_BYTE_TIMEOUT_SECONDS": str(FIRST_BYTE_SECONDS),
         "ELIZACLOUD_HEADERS_TIMEOUT_SECONDS": str(HEADERS_SECONDS),
     }
-    with agent_dialled(request.param, raw_agent.__file__, deadlines) as place:
+    mode, headscale = request.param
+    with agent_dialled(mode, raw_agent.__file__, deadlines, headscale=headscale) as place:
         yield place
 
 
 @pytest.fixture(params=["path", "host"])
-async def door(running: Place, request: pytest.FixtureRequest) -> AsyncIterator[Door]:
+async def door(
+    running: Place, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> AsyncIterator[Door]:
+    record_property(CONTROL_SERVER, running.server)
     made = Door(running, by_host=request.param == "host")
     yield made
     for client in made.clients:

@@ -65,9 +65,9 @@ def test_a_mode_that_there_is_not(tmp_path: Path) -> None:
     assert "tailnet_mode" in refusal(tmp_path / "data", "up", "--tailnet-mode", "magic")
 
 
-def test_up_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+def test_up_leaves_the_network_as_it_was(headscale: str) -> None:
     resolver = Path("/etc/resolv.conf").read_bytes()
-    with agent_dialled("tun", raw_agent.__file__) as place:
+    with agent_dialled("tun", raw_agent.__file__, headscale=headscale) as place:
         asyncio.run(ask_once(Door(place, by_host=False)))
         sockets = subprocess.run(["ss", "-tnH"], capture_output=True, text=True, check=True).stdout
         assert "%tailscale-ec" in sockets
@@ -76,9 +76,9 @@ def test_up_leaves_the_network_as_it_was(tmp_path: Path) -> None:
         assert Path("/etc/resolv.conf").read_bytes() == resolver
 
 
-def test_up_takes_the_blackhole_away_at_its_end(inside: Namespace) -> None:
+def test_up_takes_the_blackhole_away_at_its_end(inside: Namespace, headscale: str) -> None:
     before = inside.run("ip", "rule"), inside.run("ip", "-6", "rule")
-    cloud = Cloud("devcontrol", environment={"ELIZACLOUD_TAILNET_MODE": "tun"})
+    cloud = Cloud(headscale, environment={"ELIZACLOUD_TAILNET_MODE": "tun"})
     try:
         cloud.start()
         assert cloud.stop() == 0
