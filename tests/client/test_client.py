@@ -111,6 +111,8 @@ async def test_waiting_hears_every_transition_once_also_across_a_broken_stream()
         agent = await client.wait_until(created.agent_id, {State.READY}, within_seconds=20, on_event=heard.append)
     assert (agent.state, agent.ip) == (State.READY, "100.64.0.7")
     assert [event.state_to for event in heard] == ["requested", "keyed", "started", "joined", "ready"]
+    looks = [sent for sent in api.sent if (sent.method, sent.path) == ("GET", f"/api/v1/agents/{created.agent_id}")]
+    assert len(looks) == 2, "at the begin, and when it is there"
 
 
 async def test_waiting_for_what_is_there_already_returns_at_once() -> None:

@@ -197,14 +197,14 @@ class Client:
         agent is gone (State.GONE among the states makes that an end to wait for: then the last look is returned).
         """
         wanted = {state.value for state in states}
-        moved, arrived = asyncio.Event(), asyncio.Event()
+        look, arrived = asyncio.Event(), asyncio.Event()
 
         def hear(event: AgentEvent) -> None:
             if event.state_to in wanted:
                 arrived.set()
+                look.set()
             if on_event is not None:
                 on_event(event)
-            moved.set()
 
         seen = await self.get_agent(agent_id)
         reader = asyncio.create_task(self._tell(agent_id, after, hear), name=f"events of {agent_id}")
@@ -213,8 +213,8 @@ class Client:
                 while seen.status not in wanted or (anew and not arrived.is_set()):
                     # Events are the fast path; a look now and then finds what a broken stream did not tell.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(moved.wait(), LOOK_SECONDS)
-                    moved.clear()
+                        await asyncio.wait_for(look.wait(), LOOK_SECONDS)
+                    look.clear()
                     seen = await self.get_agent(agent_id)
             if on_event is not None:
                 # A look can be ahead of the events: whoever listens hears the last one, too.
