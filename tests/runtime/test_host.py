@@ -98,6 +98,12 @@ def exited(pid: int) -> bool:
         return True
 
 
+async def until_reaped(pid: int) -> None:
+    async with asyncio.timeout(20):
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0)
+
+
 async def until_exited(*pids: int) -> None:
     async with asyncio.timeout(20):
         for pid in pids:
@@ -249,6 +255,19 @@ async def test_when_the_agent_dies_tailscaled_and_grandchildren_are_ended_too(ri
 
     assert (ended.exit_code, ended.reason) == (9, "agent: exit status 9")
     assert set(processes_of(rig.directory)) == {rig.pid}
+
+
+async def test_an_agent_that_ended_first_is_the_reason_whatever_ends_after_it(rig: ProcessRig) -> None:
+    ref = await started(rig, running("pass"))
+    tailscaled = tailscaled_of(rig)
+    (agent,) = [pid for pid, argv in processes_of(rig.directory).items() if "print('done'" in argv]
+
+    os.kill(agent, signal.SIGKILL)
+    await until_reaped(agent)
+    os.kill(tailscaled, signal.SIGKILL)
+
+    ended = await until(rig, ref, Phase.EXITED)
+    assert (ended.exit_code, ended.reason) == (128 + signal.SIGKILL, "agent: killed by SIGKILL")
 
 
 async def test_without_a_key_and_a_node_it_ends_with_the_code_for_a_dead_key(rig: ProcessRig) -> None:

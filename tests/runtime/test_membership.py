@@ -55,6 +55,7 @@ class Member:
     def __init__(self, fake: FakeLocalApi, socket: Path) -> None:
         self.fake = fake
         self.said: list[str] = []
+        self.identified = asyncio.Event()
         self._socket = socket
 
     async def run(self, report: Report | None = None, key: str | None = "k") -> None:
@@ -69,6 +70,7 @@ class Member:
                     report=report,
                     http=http,
                     say=self.said.append,
+                    identified=self.identified,
                 )
         finally:
             await api.close()

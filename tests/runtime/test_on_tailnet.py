@@ -130,6 +130,25 @@ async def test_a_dead_key_is_the_exit_code_that_asks_for_a_new_one(server: RealR
     await address_of(server, of)
 
 
+async def test_an_agent_that_ends_before_it_has_joined_comes_back_as_its_node(server: RealRig, rig: ProcessRig) -> None:
+    of = agent_on(server, AgentSpec(command=("/bin/sh", "-c", "exit 9")))
+    ref = await rig.runtime.create(of)
+    await rig.runtime.start(ref, secrets(preauth_key=await key_for(server, of)))
+    first = await ended(rig, ref)
+    node = await address_of(server, of)
+
+    lives = replace(of, labels=replace(of.labels, run=2), agent=AgentSpec())
+    ref = await rig.runtime.create(lives)
+    await rig.runtime.start(ref, secrets(preauth_key=None))
+
+    async with asyncio.timeout(WITHIN_SECONDS):
+        async for line in rig.runtime.logs(ref, tail=100, follow=True):
+            if f"on the tailnet as {node[1]}" in line:
+                break
+    assert (first.exit_code, first.reason) == (9, "agent: exit status 9")
+    assert await address_of(server, of) == node
+
+
 async def test_it_reports_the_address_that_the_server_lists(server: RealRig, rig: ProcessRig) -> None:
     reported: asyncio.Future[tuple[str, str, str]] = asyncio.get_running_loop().create_future()
 

@@ -48,12 +48,17 @@ async def be_member(
     report: Report | None,
     http: aiohttp.ClientSession,
     say: Say,
+    identified: asyncio.Event,
 ) -> None:
-    """Join, and return when all is said. Raises KeyRefused; an unreachable server is tried for ever."""
+    """Join, and return when all is said. Raises KeyRefused; an unreachable server is tried for ever.
+
+    `identified` is set as soon as the state volume holds the node's identity: tailscaled saves that before it tells a netmap.
+    """
     began = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
 
         async def publish(node: Joined) -> None:
+            identified.set()
             await api.set_serve(AGENT_PORT, serve_target)
             tasks.create_task(find_paths(api, within_seconds=PATHS_SECONDS), name=f"paths of {prefs.hostname}")
             say(f"on the tailnet as {' '.join(node.ips)} after {time.monotonic() - began:.2f} s")

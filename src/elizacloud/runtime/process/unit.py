@@ -1,8 +1,13 @@
-"""A running instance: the agent and its tailscaled, started side by side. When either ends, both are ended."""
+"""A running instance: the agent and its tailscaled, started side by side. When either ends, both are ended.
+
+An agent may end while its tailscaled still joins. Headscale may have its node and its key may be spent then, and tailscaled does
+not know it yet: the next run would find neither a node nor a key. So the end of a first run waits a moment for that.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -28,6 +33,8 @@ from elizacloud.tailnet.tailscaled import udp_port_of
 EXIT_TAILSCALED = 69  # EX_UNAVAILABLE of sysexits.h
 EXIT_OURS = 70  # EX_SOFTWARE
 TAILSCALED_GRACE_SECONDS = 2.0
+IDENTITY_SECONDS = 5.0
+"""How long tailscaled may still join when the agent has ended; Headscale 0.27 takes up to 2.5 s to let a node in."""
 TAILSCALED_LOG_BYTES = 1024 * 1024
 STUB_AGENT = (sys.executable, "-m", "elizacloud.stub_agent")
 
@@ -90,6 +97,9 @@ class Unit:
         report = None
         if spec.report_url:
             report = Report(spec.report_url, spec.labels.agent_id, secrets.join_token)
+        identified = asyncio.Event()
+        if secrets.preauth_key is None:
+            identified.set()  # an earlier run joined
         member = be_member(
             self._api,
             JoinPrefs(spec.join_url, spec.hostname),
@@ -98,11 +108,12 @@ class Unit:
             report=report,
             http=machine.http,
             say=self._say,
+            identified=identified,
         )
         ended = UnitEnded(EXIT_OURS, "ended for no known reason")
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._until_agent_exits(), name=f"agent of {spec.hostname}")
+                tasks.create_task(self._until_agent_exits(identified), name=f"agent of {spec.hostname}")
                 tasks.create_task(self._until_tailscaled_exits(), name=f"tailscaled of {spec.hostname}")
                 tasks.create_task(self._until_asked_to_stop(), name=f"stop of {spec.hostname}")
                 tasks.create_task(member, name=f"membership of {spec.hostname}")
@@ -115,7 +126,10 @@ class Unit:
             log.exception("unit failed", agent=spec.labels.agent_id)
             ended = UnitEnded(EXIT_OURS, f"internal: {_first(group)!r}")
         finally:
+            own_end = self._agent.exit
             await self._end()
+        if own_end is not None:  # whatever else ended while tailscaled could still join
+            ended = _of_agent(own_end)
         if self._stop_asked.is_set() and self._agent.exit is not None:
             ended = UnitEnded(_exit_code(self._agent.exit), STOPPED)
         return ended
@@ -123,9 +137,12 @@ class Unit:
     def _say(self, text: str) -> None:
         self._own_log.write(f"[elizacloud] {text}".encode())
 
-    async def _until_agent_exits(self) -> None:
+    async def _until_agent_exits(self, identified: asyncio.Event) -> None:
         exit_ = await self._agent.wait()
-        raise UnitEnded(_exit_code(exit_), f"agent: {exit_}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(IDENTITY_SECONDS):
+                await identified.wait()
+        raise _of_agent(exit_)
 
     async def _until_tailscaled_exits(self) -> None:
         exit_ = await self._tailscaled.wait()
@@ -208,6 +225,10 @@ def _listen(spec: InstanceSpec, volume: Volume) -> Listen:
                 code="port_in_use",
             ) from error
         return Listen(port=probe.getsockname()[1], exactly=built_in)
+
+
+def _of_agent(exit_: Exit) -> UnitEnded:
+    return UnitEnded(_exit_code(exit_), f"agent: {exit_}")
 
 
 def _exit_code(exit_: Exit) -> int:
