@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
-from elizacloud.agents.identity import by_hand, drift, has_joined
+from elizacloud.agents.identity import by_hand, drift, has_joined, is_expired
 from elizacloud.headscale.protocol import Node
 from elizacloud.model import Generation, agent_hostname
-from tests.agents.reconcile.test_diff import A, node, tags
+from tests.agents.reconcile.test_diff import NOW, A, node, tags
 
 GENERATION = Generation(A, 1, preauth_key_id="k1", node_id="n1", machine_key="mk", ipv4="100.64.0.1")
 
@@ -49,6 +50,12 @@ def test_what_counts_as_drift(found: Node, word: str) -> None:
     told = drift(found, GENERATION)
     assert word in told
     assert bool(told) is bool(word)
+
+
+def test_a_node_is_expired_from_that_moment_on_and_without_one_never() -> None:
+    assert not is_expired(node(), NOW)
+    assert is_expired(node(expires_at=NOW), NOW)
+    assert not is_expired(node(expires_at=NOW), NOW - timedelta(seconds=1))
 
 
 @pytest.mark.parametrize(

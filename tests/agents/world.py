@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+from elizacloud.agents.identity import is_expired
 from elizacloud.agents.lifecycle import Lifecycle
 from elizacloud.agents.operations import Answer
 from elizacloud.agents.place import Place
@@ -149,7 +150,7 @@ class World:
         volume = f"{spec.labels.agent_id}/{spec.labels.generation}"
         machine, node_key = self._machines.setdefault(volume, (f"mkey:{volume}", f"nodekey:{volume}"))
         node = next((node for node in self.nodes if node.machine_key == machine), None)
-        if node is not None:
+        if node is not None and not is_expired(node, self.clock()):
             # As long as its node is there, tailscaled comes back as that, and no key that it is given is looked at.
             await self.headscale.set_online(node.id, True)
             node = self.headscale._nodes[node.id]
@@ -176,6 +177,8 @@ class World:
         """Checks the identity as a relay does, then lets the agent answer."""
         node = self.headscale._nodes.get(upstream.node_id)
         if node is None or node.ipv4 != upstream.ip or f"tag:a-{upstream.agent_id}" not in node.tags:
+            return Probe(None, error="agent_unroutable")
+        if is_expired(node, self.clock()):
             return Probe(None, error="agent_unroutable")
         run = Labels(INSTALLATION, upstream.agent_id, upstream.generation, upstream.run)
         held = self.runtime._held.get(ref_of(run))

@@ -68,15 +68,28 @@ def test_what_is_there_more_than_once_has_a_line_each(cli: Cli, api: FakeApi) ->
         "store": {"generations": [{"number": 1, "nodeId": "7", "ipv4": "100.64.0.7"}]},
         "headscale": {
             "nodes": [
-                {"nodeId": "7", "hostname": "h", "ipv4": "100.64.0.7", "keyId": "3", "online": True},
-                {"nodeId": "8", "hostname": "h", "ipv4": "100.64.0.8", "keyId": "4"},
+                {
+                    "nodeId": "7",
+                    "hostname": "h",
+                    "ipv4": "100.64.0.7",
+                    "keyId": "3",
+                    "online": True,
+                    "expiresAt": "2999-01-01T00:00:00Z",
+                },
+                {
+                    "nodeId": "8",
+                    "hostname": "h",
+                    "ipv4": "100.64.0.8",
+                    "keyId": "4",
+                    "expiresAt": "2026-11-22T15:37:22.66Z",
+                },
             ]
         },
     }
     rows = [line.split("\t") for line in cli("agent", "explain", agent_id).stdout.splitlines() if "\t" in line]
     assert rows == [
-        ["node", "7 at 100.64.0.7", "-", "7 at 100.64.0.7, h, key 3, online"],
-        ["node", "-", "-", "8 at 100.64.0.8, h, key 4, offline"],
+        ["node", "7 at 100.64.0.7", "-", "7 at 100.64.0.7, h, key 3, online, expires 2999-01-01 00:00:00 UTC"],
+        ["node", "-", "-", "8 at 100.64.0.8, h, key 4, offline, expired 2026-11-22 15:37:22 UTC"],
         ["volume", "generation 1", "-", "-"],
     ]
 

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -51,7 +52,7 @@ class Machine(Protocol):
     async def stop(self) -> None: ...
 
     async def start(self) -> None:
-        """With the state it has and no key."""
+        """With the state it has and no key; raises JoinRefused when it needs one."""
 
 
 class Rig(Protocol):
@@ -70,6 +71,9 @@ class Rig(Protocol):
     async def restart(self) -> None: ...
 
     async def stop_machines(self) -> None: ...
+
+    async def expire_node(self, node_id: str, at: datetime | None = None) -> None:
+        """As `headscale nodes expire`: now, or then."""
 
 
 async def until(look: Callable[[], Awaitable[bool]], *, within_seconds: float = 10) -> None:
@@ -100,7 +104,7 @@ class FakeMachine:
             await self.fake.set_online(self.node.id, False)
 
     async def start(self) -> None:
-        await self.fake.set_online(self.node.id, True)
+        await self.fake.start(self.node.id)
 
 
 @dataclass
@@ -120,6 +124,9 @@ class FakeRig:
         while self.machines:
             await self.machines.pop().stop()
 
+    async def expire_node(self, node_id: str, at: datetime | None = None) -> None:
+        await self.headscale.expire_node(node_id, at)
+
 
 class RealMachine:
     """A tailscaled with a state directory of its own. It is to be stopped also when `start` failed."""
@@ -138,7 +145,10 @@ class RealMachine:
         self._child = spawn(
             self.tailscaled.argv(), name="tailscaled", env=self.tailscaled.environment(), log=self._log.write
         )
-        joined = await join(self.api, self._prefs, key, within_seconds=JOIN_SECONDS)
+        try:
+            joined = await join(self.api, self._prefs, key, within_seconds=JOIN_SECONDS)
+        except KeyRefused as error:
+            raise JoinRefused(str(error)) from error
         assert joined.ipv4
         self.node_id, self.ipv4 = joined.node_id, joined.ipv4
 
@@ -209,10 +219,7 @@ class RealRig:
         tailscaled = Tailscaled(self._tailscaled, home, home / "s", self.server.join_url, udp_port_of(home))
         machine = RealMachine(tailscaled, hostname)
         self._machines.append(machine)
-        try:
-            await machine.start(key.value)
-        except KeyRefused as error:
-            raise JoinRefused(str(error)) from error
+        await machine.start(key.value)
         return machine
 
     async def stop_machines(self) -> None:
@@ -220,6 +227,12 @@ class RealRig:
             machine = self._machines.pop()
             await machine.stop()
             machine.close()
+
+    async def expire_node(self, node_id: str, at: datetime | None = None) -> None:
+        query = {} if at is None else {"expiry": at.isoformat().replace("+00:00", "Z")}
+        path = f"/api/v1/node/{node_id}/expire"
+        answer = await self.headscale._http.call("POST", path, doing="expire a node", query=query)
+        assert answer.ok, answer
 
 
 def server_name(binary: Binary) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import itertools
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import pytest
@@ -231,6 +231,33 @@ async def test_a_stopped_machine_shows_as_offline_and_comes_back(rig: Rig) -> No
     await until(is_offline, within_seconds=30)
     await machine.start()
     await until(is_online)
+
+
+async def test_a_node_expires_only_by_hand_and_its_machine_cannot_come_back_as_it_was(rig: Rig) -> None:
+    machine, other = await rig.join(await mint(rig)), await rig.join(await mint(rig))
+
+    async def expiry_of(node_id: str) -> datetime | None:
+        node = await rig.headscale.get_node(node_id)
+        (listed,) = [one for one in await rig.headscale.list_nodes() if one.id == node_id]
+        assert node is not None
+        assert listed.expires_at == node.expires_at
+        return node.expires_at
+
+    assert await expiry_of(machine.node_id) is None
+    later = utc_now() + timedelta(days=1)
+    await rig.expire_node(machine.node_id, later)
+    then = await expiry_of(machine.node_id)
+    assert then is not None
+    assert abs(then - later) < timedelta(seconds=1)
+
+    await rig.expire_node(machine.node_id)
+    now = await expiry_of(machine.node_id)
+    assert now is not None
+    assert abs(now - utc_now()) < timedelta(seconds=30)
+    await machine.stop()
+    with pytest.raises(JoinRefused):
+        await machine.start()
+    assert await expiry_of(other.node_id) is None
 
 
 async def test_a_deleted_node_is_gone_and_its_id_never_comes_back(rig: Rig) -> None:

@@ -80,18 +80,36 @@ async def test_a_node_that_is_deleted_while_it_is_connected_comes_back_as_anothe
     (before,) = await nodes_of(cloud, agent.agent_id)
     await raw_headscale(cloud, "DELETE", f"/api/v1/node/{before['id']}")
     await operator.sweep()
+    await comes_back_as_another(cloud, client, operator, agent.agent_id, before["id"])
+
+
+async def test_a_node_that_is_expired_by_hand_is_told_and_comes_back_as_another(
+    cloud: Cloud, client: Client, operator: Client, agent: Agent
+) -> None:
+    (before,) = await nodes_of(cloud, agent.agent_id)
+    await raw_headscale(cloud, "POST", f"/api/v1/node/{before['id']}/expire")
+    (found,) = [one for one in (await operator.sweep()).findings if one.agent_id == agent.agent_id]
+    assert (found.kind, found.outcome, found.about) == ("node expired", "repair", before["id"])
+    await comes_back_as_another(cloud, client, operator, agent.agent_id, before["id"])
+    told = [event.reason async for event in client.events(agent.agent_id, following=False)]
+    assert "its node expired in Headscale; a new key is minted" in told
+    assert not [reason for reason in told if "exit 78" in reason], "it was started as the node that had expired"
+
+
+async def comes_back_as_another(cloud: Cloud, client: Client, operator: Client, agent_id: str, node_id: str) -> None:
+    """Of the same generation, and nothing is left of the node that it was."""
 
     async def back() -> bool:
-        now = await nodes_of(cloud, agent.agent_id)
-        return [node["id"] for node in now] not in ([], [before["id"]]) and await answers(client, agent.agent_id)
+        now = await nodes_of(cloud, agent_id)
+        return [node["id"] for node in now] not in ([], [node_id]) and await answers(client, agent_id)
 
     await until(back)
-    generation = await generation_of(operator, agent.agent_id)
-    assert (generation.number, generation.node_id) == (1, (await nodes_of(cloud, agent.agent_id))[0]["id"])
+    generation = await generation_of(operator, agent_id)
+    assert (generation.number, generation.node_id) == (1, (await nodes_of(cloud, agent_id))[0]["id"])
 
     async def swept() -> bool:
         await operator.sweep()
-        return await is_whole(cloud, agent.agent_id)
+        return await is_whole(cloud, agent_id)
 
     await until(swept)
 

@@ -145,6 +145,23 @@ async def test_a_node_is_read_whole(scripted: Scripted, client: HeadscaleClient)
 
 
 @pytest.mark.parametrize(
+    ("expiry", "at"),
+    [
+        (None, None),
+        ("0001-01-01T00:00:00Z", None),
+        ("2026-11-22T15:37:22.661762240Z", datetime(2026, 11, 22, 15, 37, 22, 661762, tzinfo=UTC)),
+    ],
+)
+async def test_a_node_without_an_expiry_or_with_the_zero_time_never_expires(
+    scripted: Scripted, client: HeadscaleClient, expiry: str | None, at: datetime | None
+) -> None:
+    is_version(scripted, "v0.29.2")
+    without = {name: value for name, value in NODE.items() if name != "expiry"}
+    scripted.on("GET", "/api/v1/node", {"nodes": [{**NODE, "expiry": expiry}, without]})
+    assert [node.expires_at for node in await client.list_nodes()] == [at, None]
+
+
+@pytest.mark.parametrize(
     ("user", "name"), [({"name": "somebody"}, "somebody"), ({"name": "tagged-devices"}, None), (None, None)]
 )
 async def test_a_tagged_node_is_nobodys(
@@ -176,6 +193,7 @@ async def test_on_027_tags_are_in_other_fields(scripted: Scripted, client: Heads
         {"nodes": [{**NODE, "id": None}]},
         {"nodes": [{**NODE, "tags": "tag:agent"}]},
         {"nodes": [{**NODE, "lastSeen": "yesterday"}]},
+        {"nodes": [{**NODE, "expiry": "tomorrow"}]},
     ],
 )
 async def test_an_answer_of_another_shape_is_never_an_empty_list(

@@ -63,6 +63,11 @@ def by_hand(node: Node, agent_id: str) -> str:
     return ""
 
 
+def is_expired(node: Node, now: datetime) -> bool:
+    """True when its machine has to log in again before any peer speaks with it. Headscale may show it online all the same."""
+    return node.expires_at is not None and node.expires_at <= now
+
+
 def drift(node: Node, generation: Generation) -> str:
     """What about the pinned node is no longer what was pinned, as words for a sentence; empty when nothing.
 

@@ -115,6 +115,7 @@ class NodeFacts(Wire):
     key_id: str | None
     online: bool
     last_seen: datetime | None
+    expires_at: datetime | None = Field(description="When its machine has to log in again; null for never.")
 
 
 class KeyFacts(Wire):
@@ -226,6 +227,7 @@ def explanation_of(explained: Explained) -> Explanation:
                     key_id=one.preauth_key_id,
                     online=one.online,
                     last_seen=one.last_seen,
+                    expires_at=one.expires_at,
                 )
                 for one in explained.nodes.found
             ],

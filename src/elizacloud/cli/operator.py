@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,7 +104,11 @@ def side_by_side(found: Explanation) -> list[tuple[str, ...]]:
 
 def _node(node: SeenNode) -> str:
     seen = "online" if node.online else f"offline, seen {ago(node.last_seen)}" if node.last_seen else "offline"
-    return f"{node.node_id} at {node.ipv4}, {node.hostname}, key {node.key_id}, {seen}"
+    expires = ""
+    if node.expires_at is not None:
+        verb = "expired" if node.expires_at <= datetime.now(UTC) else "expires"
+        expires = f"{verb} {node.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    return _joined(f"{node.node_id} at {node.ipv4}, {node.hostname}, key {node.key_id}", seen, expires)
 
 
 def _run(run: StoredRun) -> str:

@@ -194,6 +194,7 @@ class SeenNode(Answer):
     key_id: str | None = None
     online: bool = False
     last_seen: datetime | None = None
+    expires_at: datetime | None = None
 
 
 class SeenKey(Answer):

@@ -61,6 +61,9 @@ class Node:
     created_at: datetime | None
     user: str | None = None
     """The name of the user whose it is; None where a tagged node is nobody's, which is so from 0.28 on."""
+    expires_at: datetime | None = None
+    """When its machine has to log in again; None for never, as it is with tags until somebody expires the node by hand or the
+    machine logs out."""
 
 
 class Headscale(Protocol):

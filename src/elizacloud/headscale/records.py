@@ -73,6 +73,7 @@ def node(value: Json, tag_fields: Sequence[str]) -> Node:
         last_seen=_time(value, "lastSeen"),
         created_at=_time(value, "createdAt"),
         user=_owner(value),
+        expires_at=_expiry(value),
     )
 
 
@@ -91,6 +92,12 @@ def _owner(value: Json) -> str | None:
     user = value.get("user")
     name = _text(user, "name") if isinstance(user, Mapping) else _TAGGED
     return name if name != _TAGGED else None
+
+
+def _expiry(value: Json) -> datetime | None:
+    found = _time(value, "expiry")
+    # Go's zero time means never (IsExpired in hscontrol/types/node.go, v0.27.1 to v0.29.2).
+    return found if found is not None and found.year > 1 else None
 
 
 def _text(value: Json, name: str) -> str:

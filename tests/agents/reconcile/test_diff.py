@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from elizacloud.agents.reconcile.diff import Finding, Kind, diff
+from elizacloud.agents.reconcile.diff import ONLINE_GRACE, Finding, Kind, diff
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import Generation, Run, agent_hostname
 from elizacloud.runtime.protocol import Instance, Labels, Phase, Volume
-from elizacloud.states import State
+from elizacloud.states import State, Wanted
 from elizacloud.store import Record
 from tests.fakes.store import an_agent
 
@@ -117,6 +117,28 @@ WELL = ((instance(),), (node(),), (key(),))
         ),
         pytest.param(
             [record()], WELL[0], (node(name="else"),), WELL[2], [(Kind.NODE_BY_HAND, "n1")], id="another hostname"
+        ),
+        pytest.param(
+            [record()], WELL[0], (node(expires_at=NOW),), WELL[2], [(Kind.NODE_EXPIRED, "n1")], id="node expired"
+        ),
+        pytest.param(
+            [record()], WELL[0], (node(expires_at=NOW + timedelta(days=1)),), WELL[2], [], id="node will expire one day"
+        ),
+        pytest.param(
+            [record()],
+            WELL[0],
+            (node(expires_at=NOW, machine_key="other"),),
+            WELL[2],
+            [(Kind.NODE_CHANGED, "n1")],
+            id="expired, and another machine's: a person has to say",
+        ),
+        pytest.param(
+            [record(State.STOPPED)],
+            (),
+            (node(online=False, expires_at=NOW),),
+            WELL[2],
+            [],
+            id="stopped: seen at its start",
         ),
         pytest.param(
             [record()],
@@ -290,3 +312,42 @@ def test_leftovers_are_by_tag_and_by_record_but_never_what_carries_another_agent
     outside = Outside((), (node("n1"), bare, anothers), (key("k1"), key("k2", agent_id=B)))
     found = outside.leftovers_of(A, key_ids=frozenset({"k2"}), node_ids=frozenset({"n2", "n3"}))
     assert ([one.id for one in found.nodes], [one.id for one in found.keys]) == (["n1", "n2"], ["k1"])
+
+
+def rested(**changes: Any) -> Record:
+    """A stopped agent, of whose last run this much is different."""
+    of = record(State.STOPPED, wanted=Wanted.STOPPED, updated_at=NOW - ONLINE_GRACE)
+    run = Run(A, 1, 2, runtime_ref="r2", started_at=NOW - timedelta(hours=1), ended_at=NOW - ONLINE_GRACE)
+    return replace(of, run=replace(run, **changes))
+
+
+@pytest.mark.parametrize(
+    ("of", "nodes", "found"),
+    [
+        pytest.param(rested(), (node(),), ["n1"], id="online, long after its machine ended"),
+        pytest.param(rested(), (node(online=False),), [], id="offline"),
+        pytest.param(rested(ended_at=NOW - ONLINE_GRACE + timedelta(seconds=1)), (node(),), [], id="just ended"),
+        pytest.param(rested(ended_at=NOW + timedelta(days=1)), (node(),), [], id="a clock was put back"),
+        pytest.param(rested(ended_at=None), (node(),), [], id="it may have been started"),
+        pytest.param(rested(started_at=None, ended_at=None), (node(),), ["n1"], id="its next run was only created"),
+        pytest.param(replace(rested(), run=None), (node(),), ["n1"], id="it never ran"),
+        pytest.param(
+            replace(rested(), generation=replace(rested().generation, node_id=None)), (node(),), ["n1"], id="by its key"
+        ),
+        pytest.param(rested(), (node("n2", preauth_key_id="k2"),), [], id="another node of its: that goes"),
+        pytest.param(rested(), (node(tags=tags(A, THEIRS)),), [], id="another installation's"),
+        pytest.param(
+            replace(rested(), agent=replace(rested().agent, external=True)), (node(),), [], id="started by hand"
+        ),
+        *(
+            pytest.param(replace(rested(), agent=replace(rested().agent, state=state)), (node(),), [], id=state.value)
+            for state in State
+            if state not in (State.STOPPED, State.GONE)
+        ),
+    ],
+)
+def test_the_node_of_an_agent_of_which_nothing_runs_is_found_online(
+    of: Record, nodes: tuple[Node, ...], found: list[str]
+) -> None:
+    findings = found_in([of], Outside((), nodes, (key(),)))
+    assert [finding.about for finding in findings if finding.kind is Kind.NODE_ONLINE] == found

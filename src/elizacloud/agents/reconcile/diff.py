@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
-from elizacloud.agents.identity import by_hand, drift
+from elizacloud.agents.identity import by_hand, drift, is_expired
 from elizacloud.agents.reconcile.observe import Outside
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import TAG_AGENT, TAG_RELAY, installation_tag
@@ -34,9 +34,11 @@ class Kind(StrEnum):
     ORPHAN_NODE = "node of no agent"
     EXTRA_NODE = "second node of an agent"
     NODE_GONE = "node gone"
+    NODE_EXPIRED = "node expired"
     NODE_CHANGED = "node changed"
     ADDRESS_CHANGED = "address changed"
     NODE_BY_HAND = "node renamed or moved"
+    NODE_ONLINE = "node of a stopped agent online"
     ORPHAN_KEY = "key of no agent"
     EXTRA_KEY = "key that an agent did not get to use"
     SPENT_KEY = "expired key of no node"
@@ -67,8 +69,14 @@ A key that no node joined with is nothing once it has expired, or once its agent
 may leave many. It only has to be seen twice.
 """
 
-ALARMS = frozenset({Kind.OLD_VOLUME, Kind.VOLUME_GONE, Kind.ID_TWICE, Kind.UNKNOWN_RELAY, Kind.NODE_BY_HAND})
+ALARMS = frozenset(
+    {Kind.OLD_VOLUME, Kind.VOLUME_GONE, Kind.ID_TWICE, Kind.UNKNOWN_RELAY, Kind.NODE_BY_HAND, Kind.NODE_ONLINE}
+)
 """Findings that a person has to know of and that are left as they are."""
+
+ONLINE_GRACE = timedelta(minutes=2)
+"""How long after its machine's end a node may be shown as online: Headscale waits 10 s, and where the end of the connection
+did not arrive, for its keep-alive of each minute (hscontrol/poll.go, v0.29.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +112,11 @@ def diff(
     instances = {(i.labels.agent_id, i.labels.generation, i.labels.run): i for i in outside.instances}
     volumes = {(volume.agent_id, volume.generation): volume for volume in outside.volumes}
     for record in records:
-        yield _of_record(record, instances.get(_run_key(record)), nodes, volumes)
+        yield _of_record(record, instances.get(_run_key(record)), nodes, volumes, now)
     yield _of_ids(records)
     for node in outside.nodes:
         if ours in node.tags and TAG_AGENT in node.tags:
-            yield _of_node(node, known.get(agent_of(node.tags)))
+            yield _of_node(node, known.get(agent_of(node.tags)), now)
     used = {node.preauth_key_id for node in outside.nodes}
     for key in outside.keys:
         if ours in key.tags and TAG_AGENT in key.tags:
@@ -168,7 +176,11 @@ def _of_instance(instance: Instance, record: Record | None) -> Iterator[Finding]
 
 
 def _of_record(
-    record: Record, instance: Instance | None, nodes: dict[str, Node], volumes: dict[tuple[str, int], Volume]
+    record: Record,
+    instance: Instance | None,
+    nodes: dict[str, Node],
+    volumes: dict[tuple[str, int], Volume],
+    now: datetime,
 ) -> Iterator[Finding]:
     agent, generation, run = record.agent, record.generation, record.run
     if agent.state in _RUNS_HERE and not agent.external:
@@ -184,6 +196,10 @@ def _of_record(
             yield Finding(Kind.NODE_GONE, agent.id, generation.node_id)
         elif changed := drift(node, generation):
             yield Finding(Kind.NODE_CHANGED, agent.id, node.id, changed)
+        elif is_expired(node, now):
+            yield Finding(
+                Kind.NODE_EXPIRED, agent.id, node.id, f"it expired at {node.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+            )
         elif (node.ipv4, node.ipv6) != (generation.ipv4, generation.ipv6):
             yield Finding(Kind.ADDRESS_CHANGED, agent.id, node.id)
         elif changed := by_hand(node, agent.id):
@@ -210,12 +226,23 @@ def _of_volume(volume: Volume, record: Record | None, *, is_gone: bool) -> Itera
         yield Finding(Kind.OLD_VOLUME, volume.agent_id, volume.ref)
 
 
-def _of_node(node: Node, record: Record | None) -> Iterator[Finding]:
+def _of_node(node: Node, record: Record | None, now: datetime) -> Iterator[Finding]:
     agent_id = agent_of(node.tags)
     if record is None:
         yield Finding(Kind.ORPHAN_NODE, agent_id, node.id)
     elif is_extra(node, record):
         yield Finding(Kind.EXTRA_NODE, agent_id, node.id)
+    elif node.online and (ended_at := _ended_at(record)) is not None and now - ended_at >= ONLINE_GRACE:
+        told = f"its instance ended at {ended_at:%Y-%m-%d %H:%M:%S} UTC: does another machine have its state or key?"
+        yield Finding(Kind.NODE_ONLINE, agent_id, node.id, told)
+
+
+def _ended_at(record: Record) -> datetime | None:
+    """Since when nothing of a stopped agent runs; None while something may, as with one that is started by hand."""
+    agent, run = record.agent, record.run
+    if agent.state is not State.STOPPED or agent.external:
+        return None
+    return agent.updated_at if run is None or run.started_at is None else run.ended_at
 
 
 def _of_key(key: PreAuthKey, record: Record | None, *, is_used: bool, now: datetime) -> Iterator[Finding]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from elizacloud.agents.backoff import HOST_STOPPED
-from elizacloud.agents.identity import drift, has_anothers_key, is_own, pinned
+from elizacloud.agents.identity import drift, has_anothers_key, is_expired, is_own, pinned
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
-from elizacloud.agents.steps.launching import retire_key
+from elizacloud.agents.steps.launching import NODE_EXPIRED, retire_key
 from elizacloud.agents.told import upstream_of
 from elizacloud.errors import HeadscaleUnavailable, Unavailable
 from elizacloud.runtime.protocol import STOPPED, Instance, Phase
@@ -145,7 +145,7 @@ def probe_gap_seconds(waited_seconds: float) -> float:
 
 
 async def _look_at_node(parts: Parts, record: Record) -> Outcome | None:
-    """Follow a new address; fall back when the node is gone or is no longer the one that was pinned."""
+    """Follow a new address; fall back when the node is gone or expired; held when it is no longer the one that was pinned."""
     generation = record.generation
     if generation.node_id is None:
         return None
@@ -157,6 +157,8 @@ async def _look_at_node(parts: Parts, record: Record) -> Outcome | None:
         if record.agent.state is State.READY:
             await parts.journal.save(record, step=Step.AWAIT_READY, to=State.JOINED, reason=changed)
         raise _node_changed(changed)
+    if is_expired(node, parts.now()):
+        return await fall_back(parts, record, Step.AWAIT_READY, NODE_EXPIRED)
     if (node.ipv4, node.ipv6) != (generation.ipv4, generation.ipv6):
         await parts.journal.save(
             record,

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from elizacloud.agents.backoff import LOOK_BACK_RUNS, backoff_seconds, quick_deaths, seconds_until, was_stopped_by_us
-from elizacloud.agents.identity import drift, has_joined, is_own, pinned
+from elizacloud.agents.identity import drift, has_joined, is_expired, is_own, pinned
 from elizacloud.agents.journal import Overtaken
 from elizacloud.agents.parts import Later, Moved, Outcome, Parts, StepFailed, Waiting
 from elizacloud.agents.steps.volume import begin_generation, volume_is_lost
@@ -30,6 +30,8 @@ EXTERNAL_KEY_LIFETIME_SECONDS = 3600.0
 EARLIER_RUN_GRACE_SECONDS = 10.0
 KEY_DEAD = f"exit {EXIT_KEY_DEAD}: {OF_TAILNET}"
 """How the end reason of a run begins whose key was refused. An agent that ends with the same status says so otherwise."""
+NODE_EXPIRED = "its node expired in Headscale"
+"""The end reason of such a run. It counts as a death, so that a machine that logs out again and again is started less often."""
 
 
 async def mint_key(parts: Parts, record: Record, waiting: Waiting) -> Outcome:
@@ -274,12 +276,13 @@ async def _why_lost(parts: Parts, record: Record) -> str | None:
     if node is None:
         await parts.memory.check_headscale()  # on another one nobody's node is
         return "its node was deleted; a new key is minted"
-    changed = drift(node, generation)
-    if not changed and not (run is not None and (run.end_reason or "").startswith(KEY_DEAD)):
+    changed, expired = drift(node, generation), is_expired(node, parts.now())
+    refused = run is not None and (run.end_reason or "").startswith(KEY_DEAD)
+    if not (changed or expired or refused):
         return None
     if not changed or node.machine_key == generation.machine_key:
         await parts.place.headscale.delete_node(node.id)
-    why = f"its node changed: {changed}" if changed else "the tailnet refused it"
+    why = f"its node changed: {changed}" if changed else NODE_EXPIRED if expired else "the tailnet refused it"
     return f"{why}; a new key is minted"
 
 
