@@ -1,15 +1,17 @@
-"""Instances that end at the worst moments: joined and not seen yet, while they are being paused, while they are frozen."""
+"""Instances that end at the worst moments: joined and not seen yet, while they are being paused, while they are frozen;
+and one that does not, because nobody knows that it began."""
 
 from __future__ import annotations
 
 import pytest
 
 from elizacloud.model import TAG_AGENT, agent_tag, installation_tag
+from elizacloud.runtime.protocol import Phase
 from elizacloud.states import State
-from elizacloud.store import Record
+from elizacloud.store import Record, Store
 from tests.agents.test_lifecycle import no_leaks
 from tests.agents.world import ANN, INSTALLATION, World
-from tests.fakes.runtime import FakeRuntime, NeverJoins
+from tests.fakes.runtime import FakeRuntime, LosesAnswers, NeverJoins
 
 pytestmark = pytest.mark.looptime
 
@@ -114,3 +116,33 @@ async def test_what_a_failed_step_left_is_gone_long_before_the_next_full_sweep(w
         await world.until(agent_id, State.READY)
         await world.passes(20)
     no_leaks(world, agents=1)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_one_that_is_stopped_while_nobody_knows_whether_it_started_does_not_run_on(
+    store: Store, answers: bool
+) -> None:
+    """The runtime started it and its answer was lost; it may even be down when its owner changes their mind."""
+    runtime = LosesAnswers()
+    world = World(store, runtime)
+    async with world.running():
+        agent_id = (await world.ready()).agent.id
+        await world.lifecycle.operations.stop(agent_id, ANN)
+        await world.until(agent_id, State.STOPPED)
+        runtime.lost.append("start")
+        await world.lifecycle.operations.start(agent_id, ANN)
+        await world.until(agent_id, lambda agent: agent.failure is not None)
+        assert [instance.phase for instance in world.instances] == [Phase.RUNNING]
+        runtime.answers = answers
+        await world.lifecycle.operations.stop(agent_id, ANN)
+        await world.passes(60)
+        runtime.answers = True
+        await world.passes(120)
+        record = await world.record(agent_id)
+        assert [instance.phase for instance in world.instances] == [Phase.EXITED]
+        assert (record.agent.state, record.agent.failure) == (State.STOPPED, None)
+        assert record.run is not None
+        assert record.run.ended_at is not None
+
+        await world.lifecycle.operations.start(agent_id, ANN)
+        assert (await world.until(agent_id, State.READY)).agent.run == 3

@@ -5,6 +5,7 @@ What is due is written down as what is wanted, and the table of states leads the
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import structlog
@@ -12,8 +13,9 @@ import structlog
 from elizacloud.agents.identity import drift
 from elizacloud.agents.idle.decide import Decision, Facts, Move, decide
 from elizacloud.agents.idle.policy import Policy, policy_of
-from elizacloud.agents.parts import BUSY_MAX_SECONDS, Later, Moved, Outcome, Parts
+from elizacloud.agents.parts import BUSY_MAX_SECONDS, Later, Moved, Outcome, Parts, Waiting
 from elizacloud.agents.quota import check_quota
+from elizacloud.agents.steps.ending import stop
 from elizacloud.agents.steps.joining import check
 from elizacloud.agents.steps.launching import forget_node
 from elizacloud.agents.steps.pausing import REST, rested_by_policy
@@ -33,6 +35,8 @@ _RESTS = frozenset({State.READY, State.PAUSED, State.STOPPED})
 
 async def rest(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
     """`check`, and then what the agent's idle policy says; looked at again when that may say something else."""
+    if _may_run(record):
+        return await _stop(parts, record)
     outcome = await check(parts, record, suspected=suspected)
     if isinstance(outcome, Moved) or record.agent.external or record.agent.state not in _RESTS:
         return outcome
@@ -58,6 +62,22 @@ async def rest(parts: Parts, record: Record, *, suspected: bool) -> Outcome:
                 return Later(REFUSED_SECONDS, blind=True)
             return Moved()
     return Later(_sooner(parts, decision, outcome.seconds), outcome.blind)
+
+
+def _may_run(record: Record) -> bool:
+    """True for one that was stopped while nobody knew whether its next run had started: its runtime had not answered."""
+    run = record.run
+    return (
+        record.agent.state is State.STOPPED and run is not None and run.started_at is not None and run.ended_at is None
+    )
+
+
+async def _stop(parts: Parts, record: Record) -> Outcome:
+    try:
+        return await stop(parts, record, Waiting(asyncio.get_running_loop().time(), within_seconds=0.0))
+    except Unavailable as error:
+        log.warning("not stopped yet", agent=record.agent.id, reason=str(error))
+        return Later(parts.settings.poll_seconds, blind=True)
 
 
 async def decision_of(parts: Parts, record: Record) -> Decision:
