@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
@@ -23,20 +25,55 @@ from elizacloud.runtime.docker.labels import Keeps, Role, name_of, network_name
 from elizacloud.runtime.protocol import InstanceSecrets, InstanceSpec, Labels, Runtime
 from tests.contract.headscale_servers import RealRig, devcontrol, rig_of
 from tests.docker_engine import AGENT_IMAGE, EMBEDDED_IMAGE, SIDECAR_IMAGE, DockerEngine
+from tests.ports import free_port
+from tests.sshd import Sshd
 
 INSTALLATIONS = ("one", "two")
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class DockerRig:
-    def __init__(self, engine: DockerEngine, socket: Path, runtime: DockerRuntime) -> None:
-        self.engine = engine
-        self.runtime = runtime
-        self._socket = socket
+class Door:
+    """What is between a runtime and its engine, so that it can be shut."""
+
+    def __init__(self, behind: Callable[[], Awaitable[Connection]]) -> None:
+        self._behind = behind
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._pass_on, self._socket)
+    async def open_at(self, socket: Path) -> None:
+        self._server = await asyncio.start_unix_server(self._pass_on, socket)
+
+    async def open_on_loopback(self, port: int) -> None:
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", port)
+
+    async def shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            for writer in self._connections:
+                writer.transport.abort()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)  # first, so that one that comes as this is taken down is cut, too
+        there_reader, there_writer = await self._behind()
+        self._connections.add(there_writer)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_pump(reader, there_writer), name="to docker")
+                tasks.create_task(_pump(there_reader, writer), name="from docker")
+        finally:
+            self._connections -= {writer, there_writer}
+
+
+class DockerRig:
+    def __init__(
+        self, engine: DockerEngine, runtime: DockerRuntime, door: Door, opens: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.engine = engine
+        self.runtime = runtime
+        self._door = door
+        self.start = opens
 
     async def close(self) -> None:
         await self.runtime.close()
@@ -53,29 +90,13 @@ class DockerRig:
         return self.engine.get(f"/volumes/{name}") is not None
 
     async def takes_down(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            for writer in self._connections:
-                writer.transport.abort()
-            await self._server.wait_closed()
-            self._server = None
+        await self._door.shut()
 
     def shown(self, of: Labels, role: Role) -> dict[str, object]:
         """What `docker inspect` shows of a container."""
         found = self.engine.get(f"/containers/{name_of((of.agent_id, of.generation), role)}/json")
         assert isinstance(found, dict)
         return found
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)  # first, so that one that comes as this is taken down is cut, too
-        there_reader, there_writer = await asyncio.open_unix_connection(self.engine.socket)
-        self._connections.add(there_writer)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_pump(reader, there_writer), name="to docker")
-                tasks.create_task(_pump(there_reader, writer), name="from docker")
-        finally:
-            self._connections -= {writer, there_writer}
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,16 +149,36 @@ async def embedded_rig(engine: DockerEngine) -> AsyncIterator[DockerRig]:
 
 
 @asynccontextmanager
+async def ssh_rig(engine: DockerEngine, sshd: Sshd) -> AsyncIterator[DockerRig]:
+    """The door is before the sshd."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as directory:
+        home = sshd.home(Path(directory), port=port)
+        with patch.dict(os.environ, {"HOME": str(home)}):
+            door = Door(lambda: asyncio.open_connection("127.0.0.1", sshd.port))
+            runtime = DockerRuntime(sshd.url(port=port), options_of())
+            async with _kept(DockerRig(engine, runtime, door, lambda: door.open_on_loopback(port))) as rig:
+                yield rig
+
+
+@asynccontextmanager
 async def _rig(engine: DockerEngine, make: Callable[[str], DockerRuntime]) -> AsyncIterator[DockerRig]:
     with tempfile.TemporaryDirectory(prefix="ec-", dir="/tmp") as directory:
         socket = Path(directory) / "docker.sock"
-        rig = DockerRig(engine, socket, make(f"unix://{socket}"))
-        await rig.start()
-        try:
+        door = Door(lambda: asyncio.open_unix_connection(engine.socket))
+        runtime = make(f"unix://{socket}")
+        async with _kept(DockerRig(engine, runtime, door, lambda: door.open_at(socket))) as rig:
             yield rig
-        finally:
-            await rig.close()
-            await _remove_everything(engine)
+
+
+@asynccontextmanager
+async def _kept(rig: DockerRig) -> AsyncIterator[DockerRig]:
+    await rig.start()
+    try:
+        yield rig
+    finally:
+        await rig.close()
+        await _remove_everything(rig.engine)
 
 
 async def _remove_everything(engine: DockerEngine) -> None:

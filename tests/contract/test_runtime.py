@@ -14,19 +14,19 @@ from elizacloud.model import AgentSpec
 from elizacloud.runtime.docker.usage import USAGE_UNKNOWN
 from elizacloud.runtime.protocol import Instance, Phase, Runtime
 from tests.conftest import DOCKER
-from tests.contract.docker_runtime import docker_rig, embedded_rig
+from tests.contract.docker_runtime import docker_rig, embedded_rig, ssh_rig
 from tests.contract.runtimes import DIES, RUNS, FakeRig, HostsRig, Rig, labels, process_rig, secrets, spec
 from tests.docker_engine import DockerEngine
 
 
-@pytest.fixture(params=["fake", "hosts", "process", "docker", "embedded"])
+@pytest.fixture(params=["fake", "hosts", "process", "docker", "embedded", "ssh"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def engine(kind: str, request: pytest.FixtureRequest) -> DockerEngine | None:
-    if kind not in ("docker", "embedded"):
+    if kind not in ("docker", "embedded", "ssh"):
         return None
     request.node.user_properties.append((DOCKER, True))
     engine: DockerEngine = request.getfixturevalue("docker_engine")
@@ -34,7 +34,7 @@ def engine(kind: str, request: pytest.FixtureRequest) -> DockerEngine | None:
 
 
 @pytest.fixture
-async def rig(kind: str, engine: DockerEngine | None) -> AsyncIterator[Rig]:
+async def rig(kind: str, engine: DockerEngine | None, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     if kind == "fake":
         yield FakeRig()
     elif kind == "hosts":
@@ -42,6 +42,9 @@ async def rig(kind: str, engine: DockerEngine | None) -> AsyncIterator[Rig]:
     elif engine is not None and kind == "embedded":
         async with embedded_rig(engine) as embedded:
             yield embedded
+    elif engine is not None and kind == "ssh":
+        async with ssh_rig(engine, request.getfixturevalue("docker_sshd")) as ssh:
+            yield ssh
     elif engine is not None:
         async with docker_rig(engine) as docker:
             yield docker

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import aiodocker.ssh
 import pytest
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
@@ -216,32 +215,6 @@ async def test_tls_without_certificates_says_what_is_missing(tmp_path: Path, mon
 
     with pytest.raises(Misconfigured, match="DOCKER_CERT_PATH"):
         await look_at("tcp://127.0.0.1:1", SIDECAR_IMAGE)
-
-
-async def test_ssh_without_its_packages_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aiodocker.ssh, "asyncssh", None)
-
-    with pytest.raises(Misconfigured, match=r"aiodocker\[ssh\]"):
-        await look_at("ssh://nobody@127.0.0.1:1", SIDECAR_IMAGE)
-
-
-async def test_ssh_tells_the_host_none_of_our_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh" / "known_hosts").touch()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    told: list[dict[str, str]] = []
-
-    class Ssh:
-        def connect(self, *, env: dict[str, str], **_options: object) -> None:
-            told.append(env)
-            raise OSError("nobody listens")
-
-    monkeypatch.setattr(aiodocker.ssh, "asyncssh", Ssh())
-
-    with pytest.raises(RuntimeUnavailable):
-        await look_at("ssh://nobody@127.0.0.1:1", SIDECAR_IMAGE)
-    assert told
-    assert not any(told)
 
 
 def test_what_a_host_says_of_itself() -> None:

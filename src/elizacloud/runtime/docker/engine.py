@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from elizacloud.errors import Misconfigured, NotFound, RuntimeRefused, RuntimeUnavailable
+
+if TYPE_CHECKING:
+    from elizacloud.runtime.docker.ssh import SshHost
 
 CALL_SECONDS = 30.0
 CONFLICT = "docker_conflict"
@@ -27,6 +31,7 @@ class Engine:
     def __init__(self, url: str) -> None:
         self.url = url
         self._docker: Docker | None = None
+        self._ssh: SshHost | None = None
 
     @asynccontextmanager
     async def asked(self, what: str, *, within_seconds: float = CALL_SECONDS) -> AsyncIterator[Docker]:
@@ -61,7 +66,7 @@ class Engine:
         finally:
             for answer in answers:
                 answer.close()
-            await docker.close()
+            await _close(docker)
 
     @asynccontextmanager
     async def events(self, what: str, **wanted: object) -> AsyncIterator[AsyncIterator[Mapping[str, Any]]]:
@@ -89,19 +94,26 @@ class Engine:
 
     async def close(self) -> None:
         if self._docker is not None:
-            await self._docker.close()
+            await _close(self._docker)
+        if self._ssh is not None:
+            await self._ssh.close()
 
     def _open(self) -> Docker:
         try:
-            docker = Docker(self.url)
+            return self._by_ssh() if self.url.startswith("ssh://") else Docker(self.url)
         except (ValueError, OSError, ImportError, DockerError) as error:
             raise Misconfigured(
-                f"cannot use Docker at {self.url}: {error}; TLS needs ca.pem, cert.pem and key.pem in DOCKER_CERT_PATH, and ssh "
-                "the packages of aiodocker[ssh] and the host's key in ~/.ssh/known_hosts"
+                f"cannot use Docker at {_without_password(self.url)}: {error}; TLS needs ca.pem, cert.pem and key.pem in "
+                "DOCKER_CERT_PATH, and ssh the packages of elizacloud[ssh]"
             ) from error
-        if self.url.startswith("ssh://"):
-            # aiodocker would send the host all variables of this process, secrets too.
-            docker.connector._clean_environment = dict  # type: ignore[attr-defined]
+
+    def _by_ssh(self) -> Docker:
+        from elizacloud.runtime.docker.ssh import SshConnector, SshHost  # needs what is installed for ssh alone
+
+        if self._ssh is None:
+            self._ssh = SshHost(self.url)
+        docker = Docker("unix://localhost", connector=SshConnector(self._ssh))
+        docker._connection_info = self.url
         return docker
 
     @contextmanager
@@ -121,7 +133,18 @@ class Engine:
             raise self._unavailable(what, str(error) or type(error).__name__) from error
 
     def _unavailable(self, what: str, why: str) -> RuntimeUnavailable:
+        if self._ssh is not None and self._ssh.said:
+            why = self._ssh.said
         return RuntimeUnavailable(f"cannot {what}: Docker at {self.url} cannot be reached: {why}; is it running?")
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r":[^:@/]*@", "@", url)
+
+
+async def _close(docker: Docker) -> None:
+    await docker.close()
+    await docker.connector.close()  # when we made it, aiodocker leaves it to us
 
 
 def unix_time(moment: str) -> str:
