@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -330,12 +332,31 @@ async def test_tailscaled_starts_while_the_key_is_on_its_way(container: Containe
     assert container.told("keys") == "hskey-auth-late\n"
 
 
+ALL_BY_STDIN = dict.fromkeys(("HEADSCALE_AUTH_KEY", "ELIZACLOUD_JOIN_TOKEN", "ELIZACLOUD_AGENT_SECRETS"), "stdin")
+
+
+async def give(process: asyncio.subprocess.Process, given: bytes) -> None:
+    """Write it to its standard input, and return when it has been read."""
+    assert process.stdin is not None
+    process.stdin.write(given)
+    async with asyncio.timeout(20):
+        while unread(process.stdin.get_extra_info("pipe").fileno()):
+            await asyncio.sleep(0)
+
+
+def unread(stdin: int) -> int:
+    """How many bytes lie in the pipe (pipe(7)); either end of it tells."""
+    return int.from_bytes(fcntl.ioctl(stdin, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 @pytest.mark.parametrize("code", [143, 69])
-async def test_who_waits_for_the_key_can_be_stopped_and_sees_the_end_of_tailscaled(
-    container: Container, code: int
+@pytest.mark.parametrize("given", [b"", b"hskey-auth-given\n", b"hskey-auth-given\njoin-token\nexport A=a\nexport B="])
+async def test_who_waits_for_standard_input_can_be_stopped_and_sees_the_end_of_tailscaled(
+    container: Container, given: bytes, code: int
 ) -> None:
-    async with container.runs("/bin/cat", HEADSCALE_AUTH_KEY="stdin") as process:
+    async with container.runs("/bin/cat", **ALL_BY_STDIN) as process:
         tailscaled = await started(container)
+        await give(process, given)
         if code == 143:
             process.send_signal(signal.SIGTERM)
         else:
@@ -345,6 +366,23 @@ async def test_who_waits_for_the_key_can_be_stopped_and_sees_the_end_of_tailscal
 
     with pytest.raises(ProcessLookupError):
         os.kill(tailscaled, 0)
+
+
+async def test_what_comes_by_standard_input_is_whole_whatever_signal_came_in_between(container: Container) -> None:
+    agent = 'trap "exit 9" USR2; echo "$A-$B"; while :; do sleep 0.05; done'
+
+    async with container.runs("/bin/sh", "-c", agent, **ALL_BY_STDIN) as process:
+        for part in (b"hskey-", b"auth-given\njoin-", b"token\n\nexport A='a\n", b"b'\nexport B=", b"c"):
+            await give(process, part)
+            process.send_signal(signal.SIGUSR1)
+        assert process.stdin is not None
+        process.stdin.close()
+        printed = [await line(process), await line(process)]
+        process.send_signal(signal.SIGUSR2)
+        seen = await ended(process)
+
+    assert (printed, seen.code) == (["a", "b-c"], 9)
+    assert container.told("keys") == "hskey-auth-given\n"
 
 
 async def test_an_agents_secrets_are_in_its_environment_alone(container: Container) -> None:
