@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,16 +31,31 @@ async def nodes_of(cloud: Cloud, agent_id: str) -> list[dict[str, Any]]:
 
 
 async def keys_of(cloud: Cloud, agent_id: str) -> list[dict[str, Any]]:
-    """0.27 lists a user's keys, and can delete none: there an expired one is as good as gone."""
-    is_027 = "v0.27" in cloud.headscale
-    owner = f"?user={await _user_id(cloud)}" if is_027 else ""
+    """Those that are listed, dead or alive."""
+    owner = f"?user={await user_id(cloud)}" if is_027(cloud) else ""
     keys = (await raw_headscale(cloud, "GET", f"/api/v1/preauthkey{owner}")).get("preAuthKeys") or []
-    theirs = [key for key in keys if f"tag:a-{agent_id}" in key.get("aclTags", [])]
-    return (
-        [key for key in theirs if datetime.fromisoformat(key["expiration"]) > datetime.now(UTC)] if is_027 else theirs
-    )
+    return [key for key in keys if f"tag:a-{agent_id}" in key.get("aclTags", [])]
 
 
-async def _user_id(cloud: Cloud) -> str:
+async def keys_left(cloud: Cloud, agent_id: str) -> list[dict[str, Any]]:
+    """0.27 can delete no key: there one that is dead, and that no node came by, is as good as deleted."""
+    keys = await keys_of(cloud, agent_id)
+    if not is_027(cloud):
+        return keys
+    needed = {(node.get("preAuthKey") or {}).get("id") for node in await nodes_of(cloud, agent_id)}
+    return [key for key in keys if is_alive(key) or key["id"] in needed]
+
+
+def is_alive(key: Mapping[str, Any]) -> bool:
+    """A node could join with it."""
+    return not key.get("used") and datetime.fromisoformat(key["expiration"]) > datetime.now(UTC)
+
+
+def is_027(cloud: Cloud) -> bool:
+    return "v0.27" in cloud.headscale
+
+
+async def user_id(cloud: Cloud) -> str:
+    """Whose our keys are on 0.27."""
     (user,) = (await raw_headscale(cloud, "GET", "/api/v1/user?name=elizacloud"))["users"]
     return str(user["id"])

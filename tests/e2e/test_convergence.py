@@ -21,7 +21,7 @@ from elizacloud.states import State
 from tests.e2e.cloud import Cloud
 from tests.e2e.looking import WITHIN_SECONDS, a_moment
 from tests.e2e.machine import machine
-from tests.e2e.raw import keys_of, nodes, nodes_of, raw_headscale
+from tests.e2e.raw import is_027, keys_left, keys_of, nodes, nodes_of, raw_headscale, user_id
 
 NOBODY = "bcdfghjkmnpqrst2"
 
@@ -57,8 +57,9 @@ def tags_of(node: dict[str, Any]) -> list[str]:
 
 
 async def key_with(cloud: Cloud, *tags: str) -> str:
+    owner = {"user": await user_id(cloud)} if is_027(cloud) else {}
     made = await raw_headscale(
-        cloud, "POST", "/api/v1/preauthkey", {"aclTags": list(tags), "expiration": "2100-01-01T00:00:00Z"}
+        cloud, "POST", "/api/v1/preauthkey", {"aclTags": list(tags), "expiration": "2100-01-01T00:00:00Z", **owner}
     )
     return str(made["preAuthKey"]["key"])
 
@@ -71,7 +72,7 @@ async def installation_of(cloud: Cloud, agent_id: str) -> str:
 async def is_whole(cloud: Cloud, agent_id: str) -> bool:
     """One node, one key, one tailscaled."""
     daemons = [line for line in cloud.processes().values() if f"/{agent_id}/" in line and "--statedir=" in line]
-    return (len(await nodes_of(cloud, agent_id)), len(await keys_of(cloud, agent_id)), len(daemons)) == (1, 1, 1)
+    return (len(await nodes_of(cloud, agent_id)), len(await keys_left(cloud, agent_id)), len(daemons)) == (1, 1, 1)
 
 
 async def test_a_node_that_is_deleted_while_it_is_connected_comes_back_as_another(
@@ -187,7 +188,7 @@ async def test_what_nobody_asked_for_goes_and_what_others_have_stays(
 
         async def gone() -> bool:
             await operator.sweep()
-            return not (await nodes_of(cloud, orphan) or await keys_of(cloud, orphan) or await runtime.inspect(ref))
+            return not (await nodes_of(cloud, orphan) or await keys_left(cloud, orphan) or await runtime.inspect(ref))
 
         await until(gone)
         assert not [line for line in cloud.processes().values() if orphan in line]

@@ -18,7 +18,7 @@ from elizacloud.model import is_agent_id
 from elizacloud.states import State
 from tests.e2e.cloud import Cloud
 from tests.e2e.conftest import READY_SECONDS
-from tests.e2e.raw import keys_of, nodes_of
+from tests.e2e.raw import keys_left, keys_of, nodes_of
 
 WITHIN_SECONDS = 40
 
@@ -129,7 +129,7 @@ async def test_delete_leaves_nothing(cloud: Cloud, client: Client) -> None:
         raise NotFound("gone")
     assert not [line for line in cloud.processes().values() if agent.agent_id in line]
     assert not await nodes_of(cloud, agent.agent_id)
-    assert not await keys_of(cloud, agent.agent_id)
+    assert not await keys_left(cloud, agent.agent_id)
     assert not list(Path(cloud.data_dir).rglob(f"*{agent.agent_id}*"))
 
 
@@ -140,7 +140,7 @@ async def test_delete_while_it_comes_up(cloud: Cloud, client: Client) -> None:
         await client.wait_until(agent.agent_id, {State.GONE}, within_seconds=WITHIN_SECONDS)
         raise NotFound("gone")
     assert not await nodes_of(cloud, agent.agent_id)
-    assert not await keys_of(cloud, agent.agent_id)
+    assert not await keys_left(cloud, agent.agent_id)
 
 
 async def test_without_a_token_or_with_a_wrong_one_nothing_is_reached(cloud: Cloud, agent: Agent) -> None:
