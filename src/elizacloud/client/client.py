@@ -222,6 +222,9 @@ class Client:
                     await asyncio.wait_for(arrived.wait(), CATCH_UP_SECONDS)
             return seen
         except TimeoutError as error:
+            with contextlib.suppress(Error, TimeoutError):
+                async with asyncio.timeout(CATCH_UP_SECONDS):
+                    seen = await self.get_agent(agent_id)
             names = " or ".join(sorted(wanted))
             raise Unavailable(
                 f"cannot wait longer for {agent_id} to be {names}: it is {seen.status} after {within_seconds:g} s."
