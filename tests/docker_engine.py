@@ -61,9 +61,16 @@ class DockerEngine:
     @property
     def gateway(self) -> str:
         """An address of this machine that containers reach, too."""
+        if self.rootless:
+            return os.environ["ELIZACLOUD_DOCKER_HOST_ADDRESS"]  # who has such a Docker says it as for the product
         found = gateway_of(self.get("/networks/bridge"))
         assert found is not None
         return found
+
+    @property
+    def rootless(self) -> bool:
+        """Then its bridges are in a network namespace of its own."""
+        return "name=rootless" in self.get("/info")["SecurityOptions"]
 
     def bridge_of(self, network: str) -> str:
         """The device behind a network."""

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from elizacloud.app.data_dir import open_data_dir
-from elizacloud.app.docker_host import prepare_docker
+from elizacloud.app.docker_host import address_of, prepare_docker
 from elizacloud.app.runtimes import docker_options, docker_urls, runtime_of
 from elizacloud.errors import Misconfigured
 from elizacloud.runtime.docker import PullPolicy
+from elizacloud.runtime.docker.host import DockerHost
 from elizacloud.runtime.hosts import Hosts
 from elizacloud.settings import Settings
 
@@ -53,6 +54,18 @@ async def test_up_has_agents_on_its_own_machine_alone(tmp_path: Path) -> None:
 
     with pytest.raises(Misconfigured, match=r"tcp://10\.0\.0\.5:2376 with `up`"):
         await prepare_docker(chosen, tmp_path / "tailscaled")
+
+
+@pytest.mark.parametrize("gateway", ["127.0.0.1", None])
+def test_a_rootless_docker_needs_to_be_told_where_its_containers_reach_this_machine(
+    tmp_path: Path, gateway: str | None
+) -> None:
+    host = DockerHost("28.0.0", rootless=True, seccomp=True, limits_missing=(), gateway=gateway, sidecar_content=None)
+
+    with pytest.raises(Misconfigured, match="docker_host_address"):
+        address_of(host, settings_of(tmp_path))
+
+    assert address_of(host, settings_of(tmp_path, docker_host_address="127.0.0.2")) == "127.0.0.2"
 
 
 @pytest.mark.parametrize(

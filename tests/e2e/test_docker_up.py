@@ -47,6 +47,8 @@ def cloud(request: pytest.FixtureRequest, docker_engine: DockerEngine) -> Iterat
         "ELIZACLOUD_DOCKER_SIDECAR_IMAGE": SIDECAR,
         "ELIZACLOUD_DOCKER_AGENT_IMAGE": AGENT_IMAGE,
     }
+    if docker_engine.rootless:
+        settings["ELIZACLOUD_DOCKER_HOST_ADDRESS"] = docker_engine.gateway
     cloud = Cloud(request.param, environment=settings)
     networks = docker_engine.names("networks")
     try:

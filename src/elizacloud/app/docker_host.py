@@ -38,19 +38,28 @@ async def prepare_docker(settings: Settings, tailscaled: Path) -> str:
 
 
 def address_of(host: DockerHost, settings: Settings) -> str:
-    """Of this machine, on Docker's own bridge."""
+    """Of this machine, as its containers reach it: on Docker's own bridge, unless it is said which."""
     advice = "use `elizacloud serve` and `elizacloud relay` with a Headscale of your own"
-    if host.gateway is None:
-        raise Misconfigured(f"cannot run agents on {settings.docker_url} with `up`: it has no default bridge; {advice}")
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host.gateway else socket.AF_INET) as probe:
-            probe.bind((host.gateway, 0))
-    except OSError as error:
-        why = "a rootless Docker has a network of its own" if host.rootless else str(error.strerror or error)
+    if settings.docker_host_address is not None:
+        address = str(settings.docker_host_address)
+    elif host.rootless:
         raise Misconfigured(
-            f"cannot listen on {host.gateway}, where containers would reach the control server: {why}; {advice}"
+            f"cannot run agents on {settings.docker_url} with `up`: a rootless Docker has its bridge in a network of its own, "
+            "which this machine is not on; set docker_host_address to another address of this machine "
+            f"(`ip address add 10.77.0.1/32 dev lo` gives it one that nobody else reaches), or {advice}"
+        )
+    elif host.gateway is None:
+        raise Misconfigured(f"cannot run agents on {settings.docker_url} with `up`: it has no default bridge; {advice}")
+    else:
+        address = host.gateway
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot listen on {address}, where containers would reach the control server: {error.strerror or error}; {advice}"
         ) from error
-    return host.gateway
+    return address
 
 
 async def _ensure_sidecar(host: DockerHost, settings: Settings, tailscaled: Path) -> None:

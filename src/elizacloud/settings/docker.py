@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Literal
 
 from pydantic import Field
@@ -55,6 +56,11 @@ class DockerSettings(BaseSettings):
     docker_stun_port: Port = Field(
         3478,
         description="Docker: the UDP port of the control server's STUN, which agents reach if it is on their host.",
+    )
+    docker_host_address: IPv4Address | None = Field(
+        None,
+        description="Docker, `up`: the address of this machine at which containers reach it; unless given, that of Docker's own "
+        "bridge. A rootless Docker has its bridge elsewhere and needs one, which is not of loopback.",
     )
     docker_networks_closed: Networks = Field(
         ("169.254.0.0/16", "168.63.129.16/32", "192.0.0.192/32", "100.64.0.0/10"),

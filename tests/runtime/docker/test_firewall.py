@@ -25,6 +25,23 @@ def test_what_is_named_twice_is_opened_once() -> None:
     assert openings_for(("http://10.0.0.1:80", "http://10.0.0.1"), stun_port=3478) == (Opening(80, "10.0.0.1"), STUN)
 
 
+def test_the_host_of_a_rootless_docker_is_closed_where_it_is_a_machine_of_the_network() -> None:
+    openings = openings_for(("http://10.77.0.1:8080", "http://10.77.0.1:9090"), stun_port=3478)
+
+    rootless = script("br-1", openings, ("10.0.0.0/8",), rootless=True).splitlines()
+
+    onward = [line.split(maxsplit=4)[4] for line in rootless if line.startswith("t -I EC-FWD")]
+    ours = [rule for rule in onward if "10.77.0.1" in rule]
+    assert ours == [
+        "-p tcp -d 10.77.0.1 --dport 8080 -j RETURN",
+        "-p tcp -d 10.77.0.1 --dport 9090 -j RETURN",
+        "-p udp -d 10.77.0.1 --dport 3478 -j RETURN",
+        "-p tcp -d 10.77.0.1 -j DROP",
+    ]
+    assert onward.index(ours[-1]) < onward.index("-d 10.0.0.0/8 -j DROP")
+    assert "10.77.0.1 -j DROP" not in script("br-1", openings, ())
+
+
 def test_every_shell_reads_the_script() -> None:
     said = subprocess.run(["sh", "-n"], input=script("br-1", (STUN,), ("10.0.0.0/8",)), text=True, check=False)
 

@@ -11,7 +11,7 @@ import asyncio
 import ipaddress
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ import structlog
 from elizacloud.errors import NotFound, RuntimeRefused
 from elizacloud.runtime.docker.engine import Engine
 from elizacloud.runtime.docker.handed import SHELL
+from elizacloud.runtime.docker.host import is_rootless
 from elizacloud.runtime.docker.labels import INSTALLATION
 
 SET_SECONDS = 30.0
@@ -63,10 +64,11 @@ def openings_for(urls: Iterable[str | None], *, stun_port: int) -> tuple[Opening
     return tuple(sorted(found, key=lambda each: (each.protocol, each.port, each.address or "")))
 
 
-def script(bridge: str, openings: Sequence[Opening], networks_closed: Sequence[str]) -> str:
+def script(bridge: str, openings: Sequence[Opening], networks_closed: Sequence[str], *, rootless: bool = False) -> str:
     """POSIX sh that sets the filters of one bridge. Run again it sets them anew, without a moment in which all is open.
 
-    What is let through is returned to the host's own chains, which may still refuse it.
+    What is let through is returned to the host's own chains, which may still refuse it. To a rootless Docker its host is one
+    of the network's machines.
     """
     known = "-m conntrack --ctstate ESTABLISHED,RELATED -j RETURN"
     to_host, from_host, onward, inward = (f"EC-{part}-{bridge}" for part in ("IN", "OUT", "FWD", "TO"))
@@ -75,6 +77,7 @@ def script(bridge: str, openings: Sequence[Opening], networks_closed: Sequence[s
         from_host: [known, f"-p udp --dport {WIREGUARD_PORT} -j RETURN", "-j DROP"],
         onward: [
             *(f"-d {_LINK_LOCAL} -p {protocol} --dport 53 -j RETURN" for protocol in ("udp", "tcp")),
+            *(_only(openings) if rootless else ()),
             *(f"-d {network} -j DROP" for network in networks_closed),
             "-j RETURN",
         ],
@@ -94,6 +97,14 @@ def script(bridge: str, openings: Sequence[Opening], networks_closed: Sequence[s
         lines.append(f'while [ "$n" -gt 0 ]; do t -D {chain} {len(rules) + 1}; n=$((n - 1)); done')
     lines += [f"t -C {chain} {rule} 2>/dev/null || t -I {chain} 1 {rule}" for chain, rule in hooks]
     return "\n".join(lines)
+
+
+def _only(openings: Sequence[Opening]) -> list[str]:
+    """Of each address that has one, only what is opened; but any UDP, by which relays there are found."""
+    addresses = sorted({each.address for each in openings if each.address is not None})
+    opened = [_open(replace(each, address=address)) for address in addresses for each in openings
+              if each.address in (None, address)]  # fmt: skip
+    return [*opened, *(f"-p tcp -d {address} -j DROP" for address in addresses)]
 
 
 def _open(opening: Opening) -> str:
@@ -119,7 +130,10 @@ class Firewall:
         async with self._setting:
             if self._set.get(bridge) == openings:
                 return
-            await self._run(_config(installation_id, image_id, script(bridge, openings, self._networks_closed)))
+            async with self._engine.asked("set the packet filters") as docker:
+                rootless = is_rootless(await docker.system.info())
+            commands = script(bridge, openings, self._networks_closed, rootless=rootless)
+            await self._run(_config(installation_id, image_id, commands))
             self._set[bridge] = openings
             log.info("packet filters set", bridge=bridge)
 

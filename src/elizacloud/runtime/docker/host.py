@@ -45,12 +45,16 @@ def host_of(info: Mapping[str, Any], bridge: Mapping[str, Any] | None, sidecar: 
     labels = ((sidecar or {}).get("Config") or {}).get("Labels") or {}
     return DockerHost(
         version=str(info.get("ServerVersion", "")),
-        rootless="name=rootless" in options,
+        rootless=is_rootless(info),
         seccomp=any(option.startswith("name=seccomp") and "unconfined" not in option for option in options),
         limits_missing=tuple(what for name, what in _LIMITS.items() if not info.get(name)),
         gateway=gateway_of(bridge) if bridge is not None else None,
         sidecar_content=None if sidecar is None else labels.get(CONTENT, ""),
     )
+
+
+def is_rootless(info: Mapping[str, Any]) -> bool:
+    return "name=rootless" in (info.get("SecurityOptions") or ())
 
 
 def gateway_of(network: Mapping[str, Any]) -> str | None:

@@ -67,7 +67,6 @@ class Maker:
         await self._container(agent, name_of(key, Role.AGENT))
 
     def docker_restarted(self) -> None:
-        """What is kept of the host has to be looked at again."""
         self._firewall.forget()
 
     async def check_command(self, agent: Container) -> None:

@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from weakref import WeakValueDictionary
 
-from elizacloud.errors import NotFound, RuntimeRefused
+from elizacloud.errors import Error, NotFound, RuntimeRefused
+from elizacloud.runtime.docker.cgroups import Cgroups
 from elizacloud.runtime.docker.configs import DockerOptions, given_by_owner, our_secrets
 from elizacloud.runtime.docker.engine import Engine
 from elizacloud.runtime.docker.handed import for_agent, for_container_init
@@ -38,6 +39,7 @@ class DockerRuntime:
         self._engine = Engine(url)
         self._images = Images(self._engine, options.pull_policy)
         self._units = Units(self._engine)
+        self._cgroups = Cgroups(self._engine)
         self._maker = Maker(self._engine, self._images, options)
         self._given: dict[str, bytes] = {}
         """By ref: what an owner gave, for each start. One after a restart of ours relies on what an earlier one has written."""
@@ -93,6 +95,7 @@ class DockerRuntime:
     async def pause(self, ref: str) -> None:
         async with self._changing_by(ref) as unit:
             _check_runs(unit, "pause")
+            await self._cgroups.check_freezes()
             for container in unit.containers:
                 if container.status == "running":
                     async with self._engine.asked("pause the instance") as docker:
@@ -154,12 +157,20 @@ class DockerRuntime:
     async def usage(self, ref: str) -> Usage:
         unit = await self._units.get(ref)
         _check_runs(unit, "measure")
+        await self._cgroups.check_counts()
         return await usage_of(self._engine, unit)
 
     async def watch(self) -> AsyncGenerator[Instance, None]:
-        async with aclosing(Watch(self._engine, self._units, self._maker.docker_restarted).changes()) as changes:
+        with suppress(Error):
+            await self._cgroups.look()
+        async with aclosing(Watch(self._engine, self._units, self._docker_restarted).changes()) as changes:
             async for instance in changes:
                 yield instance
+
+    def _docker_restarted(self) -> None:
+        """What is kept of the host has to be looked at again."""
+        self._maker.docker_restarted()
+        self._cgroups.forget()
 
     @asynccontextmanager
     async def _changing(self, key: Key) -> AsyncIterator[None]:
