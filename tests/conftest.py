@@ -18,6 +18,7 @@ from elizacloud.settings import load_settings
 from tests.docker_engine import docker_engine as docker_engine
 from tests.fakes.postgresql import postgresql_server as postgresql_server
 from tests.fakes.postgresql import postgresql_url as postgresql_url
+from tests.rootless_docker import rootless_engine as rootless_engine
 from tests.sshd import docker_sshd as docker_sshd
 
 CONTROL_SERVER = "control_server"

@@ -176,7 +176,7 @@ class Daemon:
             self._process = subprocess.Popen(
                 self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        if not _comes_up(DockerEngine(self.directory / "docker.sock"), self._process):
+        if not comes_up(DockerEngine(self.directory / "docker.sock"), self._process):
             last = (self.directory / "log").read_text().splitlines()[-1:] or ["it said nothing"]
             raise NoEngine(f"dockerd does not run on this machine: {last[0]}")
 
@@ -232,7 +232,7 @@ def second_dockerd(*options: str) -> Iterator[DockerEngine]:
         subprocess.run(["ip", "link", "delete", bridge], check=True)
 
 
-def _comes_up(engine: DockerEngine, daemon: subprocess.Popen[bytes]) -> bool:
+def comes_up(engine: DockerEngine, daemon: subprocess.Popen[bytes]) -> bool:
     """False when it ended, or does not answer in time."""
     deadline = time.monotonic() + START_SECONDS
     while not _answers(engine):

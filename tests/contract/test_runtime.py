@@ -14,22 +14,22 @@ from elizacloud.model import AgentSpec
 from elizacloud.runtime.docker.usage import USAGE_UNKNOWN
 from elizacloud.runtime.protocol import Instance, Phase, Runtime
 from tests.conftest import DOCKER
-from tests.contract.docker_runtime import docker_rig, embedded_rig, ssh_rig
+from tests.contract.docker_runtime import docker_rig, embedded_rig, rootless_rig, ssh_rig
 from tests.contract.runtimes import DIES, RUNS, FakeRig, HostsRig, Rig, labels, process_rig, secrets, spec
 from tests.docker_engine import DockerEngine
 
 
-@pytest.fixture(params=["fake", "hosts", "process", "docker", "embedded", "ssh"])
+@pytest.fixture(params=["fake", "hosts", "process", "docker", "embedded", "ssh", "rootless"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def engine(kind: str, request: pytest.FixtureRequest) -> DockerEngine | None:
-    if kind not in ("docker", "embedded", "ssh"):
+    if kind not in ("docker", "embedded", "ssh", "rootless"):
         return None
     request.node.user_properties.append((DOCKER, True))
-    engine: DockerEngine = request.getfixturevalue("docker_engine")
+    engine: DockerEngine = request.getfixturevalue("rootless_engine" if kind == "rootless" else "docker_engine")
     return engine
 
 
@@ -45,6 +45,9 @@ async def rig(kind: str, engine: DockerEngine | None, request: pytest.FixtureReq
     elif engine is not None and kind == "ssh":
         async with ssh_rig(engine, request.getfixturevalue("docker_sshd")) as ssh:
             yield ssh
+    elif engine is not None and kind == "rootless":
+        async with rootless_rig(engine) as rootless:
+            yield rootless
     elif engine is not None:
         async with docker_rig(engine) as docker:
             yield docker
@@ -344,7 +347,7 @@ async def test_what_it_uses_is_told_while_it_runs(runtime: Runtime) -> None:
     except RuntimeUnavailable as error:
         if error.reason != USAGE_UNKNOWN:
             raise
-        pytest.skip("this Docker counts nothing: something on this machine mounted cgroups that it does not see")
+        pytest.skip(f"this Docker counts nothing: {error}")
 
     assert used.memory_bytes > 0
     assert 0 <= used.cpu_seconds <= (await runtime.usage(ref)).cpu_seconds
