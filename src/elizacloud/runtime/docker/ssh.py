@@ -87,13 +87,13 @@ class SshHost:
     async def close(self) -> None:
         if self._sessions:
             await asyncio.wait(self._sessions, timeout=CLOSE_SECONDS)
+        links, self._links = self._links, []
+        for link in links:
+            link.connection.close()
         for session in self._sessions:
             session.cancel()
-        for link in self._links:
-            link.connection.close()
-        for link in self._links:
+        for link in links:
             await link.connection.wait_closed()
-        self._links.clear()
 
     async def _session(self, theirs: socket.socket, opened: asyncio.Future[None]) -> None:
         with theirs:
@@ -103,6 +103,9 @@ class SshHost:
                 if not opened.cancelled():
                     opened.set_exception(error)
                 return
+            except BaseException:
+                opened.cancel()
+                raise
             try:
                 if not opened.cancelled():
                     opened.set_result(None)
@@ -146,7 +149,7 @@ class SshHost:
     def _end(self, link: Link) -> None:
         """Of one session. Its connection goes with the last, when it is not the only one."""
         link.sessions -= 1
-        if link.sessions == 0 and (link.connection.is_closed() or len(self._links) > 1):
+        if link.sessions == 0 and link in self._links and (link.connection.is_closed() or len(self._links) > 1):
             self._links.remove(link)
             link.connection.close()
 
