@@ -271,14 +271,33 @@ async def test_it_comes_back_as_the_node_that_it_was_without_a_key(container: Co
     assert [call for call in container.calls("up") if "auth-key" in call] == []
 
 
-async def test_a_node_that_the_server_forgot_joins_with_the_key(container: Container) -> None:
+async def test_a_node_that_the_server_forgot_joins_with_the_key_and_another_node_key(container: Container) -> None:
     (container.state / "tailscaled.state").write_text("{}")
     container.up(WANTS_LOGIN)
 
     seen = await container.run("/bin/sh", "-c", "exit 0")
 
     assert seen.code == 0
+    joining = [call.split()[1] for call in container.told("tailscale.calls").splitlines()]
+    assert joining[:3] == ["up", "logout", "up"]
     assert ["auth-key" in call for call in container.calls("up")] == [False, True]
+
+
+async def test_a_node_that_is_new_or_known_is_not_logged_out(container: Container) -> None:
+    assert (await container.run("/bin/sh", "-c", "exit 0")).code == 0
+    (container.state / "tailscaled.state").write_text("{}")
+    assert (await container.run("/bin/sh", "-c", "exit 0", HEADSCALE_AUTH_KEY="")).code == 0
+
+    assert container.calls("logout") == []
+
+
+async def test_a_node_without_a_key_is_not_logged_out(container: Container) -> None:
+    (container.state / "tailscaled.state").write_text("{}")
+    container.up(WANTS_LOGIN)
+
+    assert (await container.run("/bin/sh", "-c", "exit 0", HEADSCALE_AUTH_KEY="")).code == 78
+
+    assert container.calls("logout") == []
 
 
 @pytest.mark.parametrize("key", ["hskey-auth-given", ""])

@@ -72,12 +72,24 @@ async def test_a_member_with_other_preferences_is_told_ours_and_spends_no_key(
     assert "AuthKey" not in options
 
 
-async def test_a_member_whose_node_is_gone_uses_the_key_once(member: FakeLocalApi, api: LocalApi) -> None:
-    member.first = [{"State": 2}, {"State": 5}, {"State": 6}]
+async def test_a_member_whose_node_is_gone_forgets_its_node_key_and_uses_the_key_once(
+    member: FakeLocalApi, api: LocalApi
+) -> None:
+    member.first = [{"State": 2}, {"State": 2}, {"State": 5}, {"State": 6}]
 
     await join(api, PREFS, KEY, within_seconds=20)
 
-    assert posted(member) == ["start"]
+    assert posted(member) == ["logout", "start", "login-interactive"]
+
+
+async def test_a_key_is_not_spent_while_the_old_node_is_not_forgotten(member: FakeLocalApi, api: LocalApi) -> None:
+    member.first = [{"State": 2}]
+    member.answers["logout"] = (500, "register request: http 500")
+
+    with pytest.raises(TailnetUnavailable, match="cannot logout"):
+        await join(api, PREFS, KEY, within_seconds=20)
+
+    assert posted(member) == ["logout"]
 
 
 async def test_a_member_whose_node_is_gone_and_no_key(member: FakeLocalApi, api: LocalApi) -> None:
@@ -85,6 +97,8 @@ async def test_a_member_whose_node_is_gone_and_no_key(member: FakeLocalApi, api:
 
     with pytest.raises(KeyRefused):
         await join(api, PREFS, None, within_seconds=20)
+
+    assert posted(member) == []
 
 
 async def test_a_fresh_machine_without_a_key(fresh: FakeLocalApi, api: LocalApi) -> None:

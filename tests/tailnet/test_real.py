@@ -159,9 +159,12 @@ async def test_a_server_that_does_not_answer_is_no_dead_key(server: RealRig, nod
         await join(node.api, lost, await key(server), within_seconds=1.5)
 
 
-async def test_a_node_that_was_deleted_needs_a_new_key(server: RealRig, nodes: Callable[[], Node]) -> None:
+async def test_a_node_that_was_deleted_needs_a_new_key_and_gets_a_node_key_of_its_own(
+    server: RealRig, nodes: Callable[[], Node]
+) -> None:
     node = nodes()
     first = await node.join(await key(server))
+    before = await server.headscale.get_node(first.node_id)
     await node.stop()
     await server.headscale.delete_node(first.node_id)
 
@@ -169,7 +172,13 @@ async def test_a_node_that_was_deleted_needs_a_new_key(server: RealRig, nodes: C
     with pytest.raises(KeyRefused):
         await node.join(None)
 
-    assert (await node.join(await key(server))).node_id != first.node_id
+    second = await node.join(await key(server))
+    after = await server.headscale.get_node(second.node_id)
+    assert before is not None
+    assert after is not None
+    assert second.node_id != first.node_id
+    assert after.node_key != before.node_key, "peers may never find a node key that was another node's"
+    assert after.machine_key == before.machine_key
 
 
 class Agent:

@@ -2,7 +2,8 @@
 
 Reconnect first: a state directory that holds a node needs no key, so a key is only used when tailscaled asks for a login.
 What `up` does is in cmd/tailscale/cli/up.go (runUp): watch the bus, `start` with whole preferences, `login-interactive`
-when there is no node key yet, wait for Running.
+when there is no node key yet, wait for Running. A node that the server no longer knows is logged out first, so that the new
+one has a node key of its own.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ class _Attempt:
         if self._auth_key is None:
             raise KeyRefused("cannot join the tailnet: there is no node identity and no pre-auth key; mint a new one")
         self._key_used = True
+        if has_node_key:
+            # Peers never find a node key again that is another node's at once (magicsock.go, upsertPeerLocked, v1.102.3).
+            await self._api.log_out()
         await self._api.start(prefs=self._prefs.as_json(), auth_key=self._auth_key)
-        # With a node key `start` logs in by itself; a second login would spend the single-use key twice.
-        if not has_node_key:
-            await self._api.login_interactive()
+        await self._api.login_interactive()

@@ -94,6 +94,10 @@ class LocalApi:
         """Make a backend without a node key log in now, with the key given to `start`."""
         await self._call("POST", "login-interactive")
 
+    async def log_out(self) -> None:
+        """Forget the node and its key, and tell the server so; the machine's key stays."""
+        await self._call("POST", "logout")
+
     async def set_serve(self, port: int, target: str) -> None:
         """Forward this tailnet port to `127.0.0.1:port` or `unix:/path`; replaces all that was served.
 
