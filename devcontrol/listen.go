@@ -14,8 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-
-	"tailscale.com/net/stunserver"
 )
 
 // listenHTTP binds the main listener. Port 0 is any free one.
@@ -56,15 +54,6 @@ func listenSTUN(ctx context.Context, v4 netip.Addr, port uint16) (v6 netip.Addr,
 		giveUp()
 	}
 	return v6, 0, errors.New("cannot open the STUN listener: no port is free on both IPv4 and IPv6; name one with --stun-listen")
-}
-
-func serveSTUN(ctx context.Context, address netip.AddrPort) (port int, err error) {
-	server := stunserver.New(ctx)
-	if err := server.Listen(address.String()); err != nil {
-		return 0, err
-	}
-	go server.Serve()
-	return server.LocalAddr().(*net.UDPAddr).Port, nil
 }
 
 // listenSocket binds a unix socket for the owner only, over one that a dead server left.
