@@ -129,7 +129,7 @@ def _facts(plan: Plan, cores: Cores) -> dict[str, str]:
 
 
 def _python() -> str:
-    """Whose build it is makes a quarter: distributions' are profile-guided, those of version managers often are not."""
+    """And whose build: distributions' are profile-guided, those of version managers often are not."""
     by = platform.freedesktop_os_release()["NAME"] if sys.base_prefix == "/usr" else "nobody known"
     return f"{platform.python_version()}, built by {by}"
 
