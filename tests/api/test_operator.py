@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from elizacloud.states import State
+from elizacloud.upstreams import Probe, Upstream
 from tests.agents.reconcile.test_sweep import leave_behind
 from tests.api.conftest import ANN, PLATFORM, Served
 from tests.fakes.store import HOST
@@ -49,7 +51,8 @@ async def test_an_agent_is_shown_as_store_runtime_and_headscale_see_it(served: S
     assert (instance["ref"], volume["generation"]) == (run["ref"], 1)
     assert shown["runtime"]["hostId"] == HOST.id
     assert (node["nodeId"], key["keyId"]) == (generation["nodeId"], generation["keyId"])
-    assert shown["findings"] == []
+    # A sweep that met the agent in the middle of its creation may have seen a key that is not stored yet.
+    assert {found["kind"] for found in shown["findings"]} <= {"key that an agent did not get to use"}
 
 
 async def test_what_does_not_answer_is_told_and_not_shown_as_nothing(served: Served) -> None:
@@ -61,6 +64,29 @@ async def test_what_does_not_answer_is_told_and_not_shown_as_nothing(served: Ser
     assert len(shown["runtime"]["instances"]) == 1
     swept = await served.call("POST", "/api/v1/operator/sweep", token=PLATFORM, json={})
     assert swept.status == 503
+
+
+async def test_an_agent_that_is_up_is_asked_by_a_relay_and_one_that_is_not_is_left_alone(served: Served) -> None:
+    agent_id = (await served.create())["agentId"]
+
+    async def answer() -> Any:
+        return (await served.call("GET", f"/api/v1/operator/agents/{agent_id}", token=PLATFORM)).body["answer"]
+
+    assert await answer() == {"status": 200, "ready": True, "error": None}
+    served.world.relays.reach = silent
+    assert await answer() == {"status": None, "ready": None, "error": "nothing listens on its port"}
+    served.world.relays.linked = False
+    assert "no relay worker is linked" in (await answer())["error"]
+    served.world.relays.linked = True
+    await served.call("POST", f"/api/v1/agents/{agent_id}/stop")
+    await served.world.until(agent_id, State.STOPPED)
+    asked = len(served.world.relays.probed)
+    assert await answer() is None
+    assert len(served.world.relays.probed) == asked
+
+
+def silent(_: Upstream) -> Probe:
+    return Probe(None, error="nothing listens on its port")
 
 
 @pytest.mark.parametrize("agent_id", ["nothing", "b" * 16, "..%2f"])

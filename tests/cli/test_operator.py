@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.cli.conftest import Cli
 from tests.fakes.api import FakeApi
 
@@ -39,6 +41,7 @@ def test_the_three_truths_stand_side_by_side(cli: Cli, api: FakeApi) -> None:
             "volumes": [{"generation": 1, "whole": False}],
         },
         "headscale": {"error": "cannot list the nodes: Headscale is down"},
+        "answer": {"status": None, "error": "nothing listens on its port"},
         "findings": [{"kind": "instance gone", "about": "r2"}],
         "findingsError": "cannot do this now: no control plane says that it is the one to do it; try again",
     }
@@ -54,6 +57,7 @@ def test_the_three_truths_stand_side_by_side(cli: Cli, api: FakeApi) -> None:
         "waiting for its first live answer",
         "await ready",
         "big",
+        "none to a relay, just now: nothing listens on its port",
         "Headscale is down",
         "instance gone, r2",
         "no control plane says",
@@ -92,6 +96,20 @@ def test_what_is_there_more_than_once_has_a_line_each(cli: Cli, api: FakeApi) ->
         ["node", "-", "-", "8 at 100.64.0.8, h, key 4, offline, expired 2026-11-22 15:37:22 UTC"],
         ["volume", "generation 1", "-", "-"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"status": 200, "ready": True}, "200 to a relay, just now, says that it is ready"),
+        ({"status": 200, "ready": False}, "200 to a relay, just now, says that it is not ready"),
+        ({"status": 503}, "503 to a relay, just now"),
+    ],
+)
+def test_what_it_answers_a_relay_is_told(cli: Cli, api: FakeApi, answer: dict[str, object], told: str) -> None:
+    agent_id = api.add("ready")
+    api.explanation = {"answer": answer}
+    assert f"answer: {told}" in " ".join(cli("agent", "explain", agent_id).stdout.split())
 
 
 def test_an_agent_that_is_not_there(cli: Cli, api: FakeApi) -> None:

@@ -1,4 +1,4 @@
-"""What an operator may see and do, across owners: the three truths of an agent side by side, and a sweep now."""
+"""What an operator may see and do, across owners: the three truths of an agent side by side with its answer, and a sweep now."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from elizacloud.agents.reconcile.observe import Outside, ours
 from elizacloud.agents.reconcile.sweep import Sweeper
 from elizacloud.agents.sharing.elsewhere import Elsewhere
 from elizacloud.agents.sharing.hold import Holds
+from elizacloud.agents.steps.joining import PROBE_SECONDS
 from elizacloud.agents.steps.resting import why_of
+from elizacloud.agents.told import upstream_of
 from elizacloud.errors import Error, NotFound
 from elizacloud.headscale.protocol import Node, PreAuthKey
 from elizacloud.model import Generation
 from elizacloud.runtime.protocol import Instance, Volume
 from elizacloud.states import Due, State, next_step
 from elizacloud.store import Record
+from elizacloud.upstreams import Probe
 
 T = TypeVar("T")
 
@@ -35,7 +38,10 @@ class Looked(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """`findings` are those of the last sweep; `why` says why it runs or rests; `due` is the step that comes next, if any."""
+    """`findings` are those of the last sweep; `why` says why it runs or rests; `due` is the step that comes next, if any.
+
+    `answer` is what a relay got from the agent just now; None of one that is not up.
+    """
 
     record: Record
     generations: Sequence[Generation]
@@ -44,6 +50,7 @@ class Explained:
     nodes: Looked[Node]
     keys: Looked[PreAuthKey]
     findings: Looked[Finding]
+    answer: Probe | None
     message: str
     why: str
     due: Due | None
@@ -103,10 +110,19 @@ class Oversight:
             Looked(mine.nodes, nodes.error),
             Looked(mine.keys, keys.error),
             await _looked(lambda: self._found(agent_id)),
+            await self._asked(record),
             message(agent),
             await why_of(self._parts, record),
             None if agent.state is State.GONE else next_step(agent.state, agent.wanted),
         )
+
+    async def _asked(self, record: Record) -> Probe | None:
+        if record.agent.state not in (State.JOINED, State.READY):
+            return None
+        try:
+            return await self._parts.relays.probe(upstream_of(record), within_seconds=PROBE_SECONDS)
+        except Error as error:
+            return Probe(None, error=str(error))
 
     async def _found(self, agent_id: str) -> Sequence[Finding]:
         if self._elsewhere is not None and self._holds.lead() is None:

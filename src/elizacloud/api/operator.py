@@ -16,6 +16,7 @@ from elizacloud.api.parts import FromOperator, FromParts
 from elizacloud.api.requests import Request
 from elizacloud.api.schemas import Agent, Wire, agent_of
 from elizacloud.runtime.protocol import Phase
+from elizacloud.upstreams import Probe
 
 router = APIRouter(prefix="/api/v1/operator", tags=["operator"])
 
@@ -130,6 +131,12 @@ class InHeadscale(Wire):
     keys: list[KeyFacts]
 
 
+class AnswerFacts(Wire):
+    status: int | None = Field(description="Of its health path; null when there was no answer.")
+    ready: bool | None = Field(description="What it says of itself; null when it does not say.")
+    error: str | None = Field(description="Why there was no answer; null when there was one.")
+
+
 class Explanation(Wire):
     agent: Agent
     why: str = Field(description="Why it runs, or rests; empty for one that is on its way.")
@@ -137,6 +144,7 @@ class Explanation(Wire):
     store: InStore
     runtime: InRuntime
     headscale: InHeadscale
+    answer: AnswerFacts | None = Field(description="What a relay got from it just now; null when it is not up.")
     findings: list[Finding] = Field(description="What the last sweep found about it.")
     findings_error: str | None = Field(description="Why that is not known; null when it is.")
 
@@ -150,7 +158,7 @@ async def sweep(body: Sweep, _: FromOperator, parts: FromParts) -> Swept:
 
 @router.get("/agents/{agent_id}", response_model=Explanation)
 async def explain(agent_id: AgentId, _: FromOperator, parts: FromParts) -> Explanation:
-    """One agent, whoever's it is, as store, runtime and Headscale see it."""
+    """One agent, whoever's it is, as store, runtime and Headscale see it, and what it answers a relay now."""
     return explanation_of(await parts.oversight.explain(agent_id))
 
 
@@ -233,6 +241,13 @@ def explanation_of(explained: Explained) -> Explanation:
             ],
             keys=[KeyFacts(key_id=one.id, used=one.used, expires_at=one.expires_at) for one in explained.keys.found],
         ),
+        answer=_answer_of(explained.answer),
         findings=[Finding(**_fields(found)) for found in explained.findings.found],
         findings_error=explained.findings.error or None,
     )
+
+
+def _answer_of(probe: Probe | None) -> AnswerFacts | None:
+    if probe is None:
+        return None
+    return AnswerFacts(status=probe.status, ready=probe.ready, error=probe.error or None)

@@ -13,7 +13,7 @@ from elizacloud.cli.context import connect
 from elizacloud.cli.output import ago, one_line, print_fields, print_json, print_table
 
 if TYPE_CHECKING:
-    from elizacloud.client.answers import Explanation, SeenInstance, SeenNode, StoredRun
+    from elizacloud.client.answers import Explanation, HealthAnswer, SeenInstance, SeenNode, StoredRun
 
 _WHAT_HAPPENS = {
     "repair": ("would be repaired", "repaired"),
@@ -56,7 +56,7 @@ async def explain(
     agent_id: Annotated[str, typer.Argument(help="The agent's id, whoever's it is.", metavar="AGENT")],
     as_json: AsJson = False,
 ) -> None:
-    """Show an agent as the store, the runtime and Headscale see it, why it is not ready, and what happens next."""
+    """Show an agent as the store, the runtime and Headscale see it, what it answers, and what happens next and why."""
     async with connect() as client:
         found = await client.explain(agent_id)
     if as_json:
@@ -68,6 +68,8 @@ async def explain(
         fields.append(("why", found.why))
     if found.runtime.host_id:
         fields.append(("host", found.runtime.host_id))
+    if found.answer is not None:
+        fields.append(("answer", _answer(found.answer)))
     print_fields([*fields, ("next", found.next_step or "nothing: it is where its owner wants it")])
     print_table(["", "store", "runtime", "headscale"], side_by_side(found), empty="")
     problems = [("runtime", found.runtime.error), ("headscale", found.headscale.error), ("found", found.findings_error)]
@@ -100,6 +102,15 @@ def side_by_side(found: Explanation) -> list[tuple[str, ...]]:
         ("volume", [f"generation {one.number}" for one in generations[:1]], unknown["runtime"] or volumes, []),
     ]
     return [(name, *cells) for name, *columns in things for cells in zip_longest(*columns, fillvalue="-")]
+
+
+_SAYS = {True: "says that it is ready", False: "says that it is not ready", None: ""}
+
+
+def _answer(answer: HealthAnswer) -> str:
+    if answer.status is None:
+        return f"none to a relay, just now: {answer.error}"
+    return _joined(f"{answer.status} to a relay, just now", _SAYS[answer.ready])
 
 
 def _node(node: SeenNode) -> str:

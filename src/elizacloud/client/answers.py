@@ -208,8 +208,16 @@ class InHeadscale(Answer):
     keys: tuple[SeenKey, ...] = ()
 
 
+class HealthAnswer(Answer):
+    """What a relay got from an agent on its health path."""
+
+    status: int | None = None
+    ready: bool | None = None
+    error: str | None = None
+
+
 class Explanation(Answer):
-    """One agent as store, runtime and Headscale see it."""
+    """One agent as store, runtime and Headscale see it; `answer` is None when it is not up."""
 
     agent: Agent
     why: str = ""
@@ -217,5 +225,6 @@ class Explanation(Answer):
     store: InStore = Field(default_factory=InStore)
     runtime: InRuntime = Field(default_factory=InRuntime)
     headscale: InHeadscale = Field(default_factory=InHeadscale)
+    answer: HealthAnswer | None = None
     findings: tuple[Finding, ...] = ()
     findings_error: str | None = None
