@@ -221,7 +221,7 @@ async def test_the_udp_port_stays_the_same(rig: ProcessRig) -> None:
     ports = []
     for run in (1, 2):
         ref = await started(rig, running("pass", run=run))
-        argv = Path(f"/proc/{tailscaled_of(rig)}/cmdline").read_text().split("\0")
+        argv = processes_of(rig.directory)[tailscaled_of(rig)].split()
         ports += [argument for argument in argv if argument.startswith("--port=")]
         await rig.runtime.stop(ref, grace_seconds=5)
 
