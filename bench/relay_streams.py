@@ -41,9 +41,9 @@ RESULTS = Path(__file__).parent / "results" / "relay-streams.md"
 STREAM_SECONDS = 10.0
 FAIRNESS_ROUNDS, PROBE_SECONDS = 5, 3.0
 GREEDY: tuple[tuple[str, int, tuple[str, ...]], ...] = (
-    ("32 connections", 32, ()),
-    ("4 endless downloads", 4, ("--bodies",)),
-    ("4 endless uploads", 4, ("--uploads",)),
+    ("connections", 32, ()),
+    ("endless downloads", 4, ("--bodies",)),
+    ("endless uploads", 4, ("--uploads",)),
 )
 """What another owner does, from how many connections, and how relay_neighbour.py is told to."""
 _AT_ONCE = 100
@@ -171,12 +171,15 @@ class Bench:
     async def streams(self, count: int) -> None:
         what = f"{count} event streams, {EVENTS_PER_SECOND} events a second each"
         late, used = await self._listen(self.port, ONE.request("/events"), count)
-        figures = f"p50 {_ms(late, 50)}, p99 {_ms(late, 99)}, {used / len(late) * 1e6:.0f} us CPU an event"
+        figures = f"p50 {_ms(_percentile(late, 50))}, p99 {_ms(_percentile(late, 99))}"
+        figures += f", {used / len(late) * 1e6:.0f} us CPU an event"
         if len(late) < 0.9 * count * EVENTS_PER_SECOND * STREAM_SECONDS:
             figures += f"; only {len(late)} events came"
         self.rows.append((what, figures, "p99 < 50 ms"))
         late, _ = await self._listen(self.agents, b"GET /events HTTP/1.1\r\n\r\n", count)
-        self.rows.append(("the same without a relay", f"p50 {_ms(late, 50)}, p99 {_ms(late, 99)}", ""))
+        self.rows.append(
+            ("the same without a relay", f"p50 {_ms(_percentile(late, 50))}, p99 {_ms(_percentile(late, 99))}", "")
+        )
 
     async def _listen(self, where: int | Path, request: bytes, count: int) -> tuple[list[int], float]:
         """How late the events came, in nanoseconds, and the worker's CPU seconds."""
@@ -193,18 +196,18 @@ class Bench:
     async def fairness(self) -> None:
         """By turns, so that a moment in which the machine is busy with something else is in all of them, or in one round."""
         alone: list[list[int]] = []
-        beside: dict[str, list[list[int]]] = {what: [] for what, _, _ in GREEDY}
+        beside: dict[str, list[list[int]]] = {f"{connections} {what}": [] for what, connections, _ in GREEDY}
         for _ in range(FAIRNESS_ROUNDS):
             alone.append(await probe(self.port, ONE))
             for what, connections, kind in GREEDY:
                 async with self._neighbour(connections, kind):
-                    beside[what].append(await probe(self.port, ONE))
+                    beside[f"{connections} {what}"].append(await probe(self.port, ONE))
         self.rows.append(
-            ("one owner's requests, alone", f"p50 {_typical_ms(alone, 50)}, p99 {_typical_ms(alone, 99)}", "")
+            ("one owner's requests, alone", f"p50 {_ms(_typical(alone, 50))}, p99 {_ms(_typical(alone, 99))}", "")
         )
         for what, rounds in beside.items():
             ratio = _typical(rounds, 99) / _typical(alone, 99)
-            figures = f"p50 {_typical_ms(rounds, 50)}, p99 {_typical_ms(rounds, 99)}, {ratio:.1f} times"
+            figures = f"p50 {_ms(_typical(rounds, 50))}, p99 {_ms(_typical(rounds, 99))}, {ratio:.1f} times"
             self.rows.append((f"the same beside another owner's {what}", figures, "p99 < 2 times"))
 
     @asynccontextmanager
@@ -238,17 +241,13 @@ def _percentile(times: list[int], percent: int) -> int:
     return sorted(times)[len(times) * percent // 100]
 
 
-def _ms(times: list[int], percent: int) -> str:
-    return f"{_percentile(times, percent) / 1e6:.2f} ms"
+def _ms(nanoseconds: float) -> str:
+    return f"{nanoseconds / 1e6:.2f} ms"
 
 
 def _typical(rounds: list[list[int]], percent: int) -> float:
     """The median of the rounds' percentiles."""
     return statistics.median(_percentile(times, percent) for times in rounds)
-
-
-def _typical_ms(rounds: list[list[int]], percent: int) -> str:
-    return f"{_typical(rounds, percent) / 1e6:.2f} ms"
 
 
 def handed_beside(agents: Path) -> Path:
